@@ -1,0 +1,238 @@
+//! The invariants of the protocol, checked on a whole machine against the reference model.
+//!
+//! The numbers are those of `docs/protocol.md`. S(t) is what t's program must see (the reference model), M(t)
+//! its image, R(c) the registers of c, N(t) need_fpu_load.
+
+use super::Spec;
+use crate::{
+    Component, CpuId, Current, TaskId,
+    fpu::{Policy, policy::InKernel, policy::NotRunning},
+    machine::{Machine, Task},
+    registers::{Image, RegisterFile},
+};
+use alloc::{format, string::String};
+use core::fmt;
+
+/// An invariant of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Invariant {
+    /// t in user mode on c ⇒ not N(t) and valid(t, c); or the first-use trap is armed on c.
+    I1,
+    /// Not N(t) ⇒ exactly one CPU has valid(t, c), and R(c) = S(t), every component.
+    I2,
+    /// t not running ⇒ N(t), in the policy's form.
+    I3,
+    /// N(t) ⇒ M(t) = S(t).
+    I4,
+    /// N(t) and valid(t, c) ⇒ R(c) = M(t).
+    I5,
+    /// Kernel threads and the idle task own nothing.
+    I6,
+    /// PKRU of c is that of its current task; memory holds it while the task is out.
+    I7,
+    /// Kernel FPU sections do not nest, and not on an offline CPU; nobody owns the registers meanwhile.
+    I11,
+    /// Nothing read in one preemption-off section is used in another.
+    I12,
+    /// A dead task is named by no slot that could still match.
+    I13,
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{invariant} is broken: {what}")]
+pub struct Violation {
+    /// Which one.
+    pub invariant: Invariant,
+    /// Who, where, what is there and what ought to be.
+    pub what: String,
+}
+
+type Checked = Result<(), Violation>;
+
+fn holds(invariant: Invariant, condition: bool, what: impl FnOnce() -> String) -> Checked {
+    if condition { Ok(()) } else { Err(Violation { invariant, what: what() }) }
+}
+
+/// Checks every invariant on every CPU and task of a machine. `spec` has been told the same events.
+///
+/// Exempt from I2, I4 and I5: a task inside a signal return, whose old state is given up and whose new one is
+/// not there yet. A task that has exited has no state.
+///
+/// # Errors
+/// The first invariant that does not hold.
+pub fn check<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec) -> Checked {
+    for task in machine.tasks() {
+        check_task(machine, spec, task)?;
+    }
+    for cpu in machine.cpus() {
+        check_cpu(machine, spec, cpu.slot().cpu())?;
+    }
+    Ok(())
+}
+
+fn components<R: RegisterFile>(regs: &R) -> impl Iterator<Item = Component> + use<R> {
+    regs.enabled().without(Component::PKRU).iter()
+}
+
+fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, task: &Task<R>) -> Checked {
+    let fpstate = task.fpstate();
+    let id = fpstate.id();
+    if task.has_exited() || !fpstate.is_user() {
+        let kind = if fpstate.is_user() { "dead" } else { "a kernel thread" };
+        let invariant = if fpstate.is_user() { Invariant::I13 } else { Invariant::I6 };
+        return holds(invariant, fpstate.last_cpu().is_none(), || {
+            format!("{id} is {kind}, and claims {:?}", fpstate.last_cpu())
+        });
+    }
+    let valid_on = || machine.cpus().iter().filter(|cpu| fpstate.is_valid_on(cpu.slot()));
+
+    if let Some(cpu) = fpstate.user_on() {
+        let slot = machine.cpu(cpu).map(|cpu| cpu.slot());
+        let live = slot.is_some_and(|slot| !fpstate.need_fpu_load() && fpstate.is_valid_on(slot));
+        let armed = slot.is_some_and(|slot| slot.trap_armed());
+        holds(Invariant::I1, live || armed, || {
+            format!("{id} runs user code on {cpu} and its registers are not there")
+        })?;
+    }
+    form(machine, task)?;
+
+    let Some(state) = spec.state(id) else {
+        return holds(Invariant::I2, false, || format!("the reference model does not know {id}"));
+    };
+    if fpstate.need_fpu_load() {
+        if !fpstate.signal().is_returning() {
+            let image = fpstate.image();
+            for component in components(machine_regs(machine)) {
+                let (is, ought) = (image.get(component), state.value(component));
+                holds(Invariant::I4, Some(is) == ought, || {
+                    format!("the image of {id} holds {component} = {is}, expected {}", Shown(ought))
+                })?;
+            }
+            for cpu in valid_on() {
+                for component in components(cpu.regs()) {
+                    let (is, ought) = (cpu.regs().get(component), image.get(component));
+                    holds(Invariant::I5, is == ought, || {
+                        let cpu = cpu.slot().cpu();
+                        format!("{cpu} claims {id} with {component} = {is}, its image holds {ought}")
+                    })?;
+                }
+            }
+        }
+    } else {
+        let owners = valid_on().count();
+        holds(Invariant::I2, owners == 1, || {
+            format!("{id} has need_fpu_load clear and is valid on {owners} CPUs, expected 1")
+        })?;
+        for cpu in valid_on() {
+            let name = cpu.slot().cpu();
+            holds(Invariant::I2, cpu.slot().holds_only_copy(), || {
+                format!("{name} does not know that it holds the only copy of {id}")
+            })?;
+            for component in components(cpu.regs()).filter(|_| !fpstate.signal().is_returning()) {
+                let (is, ought) = (cpu.regs().get(component), state.value(component));
+                holds(Invariant::I2, Some(is) == ought, || {
+                    format!("{name} holds {component} = {is} for {id}, expected {}", Shown(ought))
+                })?;
+            }
+        }
+    }
+    if task.on().is_none() && machine_regs(machine).pkru().is_some() {
+        holds(Invariant::I7, fpstate.pkru() == state.pkru(), || {
+            format!("{id} is out with PKRU {} in memory, expected {}", fpstate.pkru(), state.pkru())
+        })?;
+    }
+    Ok(())
+}
+
+/// The forms that the policy declares.
+fn form<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, task: &Task<R>) -> Checked {
+    let (fpstate, form) = (task.fpstate(), machine.policy().form());
+    let (id, need_fpu_load) = (fpstate.id(), fpstate.need_fpu_load());
+    let Some(cpu) = task.on() else {
+        let in_memory = need_fpu_load || form.not_running == NotRunning::Anywhere;
+        return holds(Invariant::I3, in_memory, || {
+            format!("{id} is not running and has need_fpu_load clear")
+        });
+    };
+    let in_kernel_fpu = machine.cpu(cpu).is_some_and(|cpu| cpu.slot().kernel_fpu().is_some());
+    let loaded = !need_fpu_load || in_kernel_fpu || form.in_kernel == InKernel::Anywhere;
+    holds(Invariant::I3, loaded || fpstate.signal().is_returning(), || {
+        format!("{id} is current on {cpu} and not loaded, which this policy promises")
+    })
+}
+
+fn check_cpu<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, id: CpuId) -> Checked {
+    let Some(cpu) = machine.cpu(id) else { return Ok(()) };
+    let slot = cpu.slot();
+    if let Some(owner) = slot.owner() {
+        check_owner(machine, id, owner, slot.holds_only_copy())?;
+    }
+    if let Some(open) = slot.kernel_fpu() {
+        holds(Invariant::I11, cpu.is_online(), || {
+            format!("{open:?} uses the FPU of {id}, which is offline")
+        })?;
+        holds(Invariant::I11, slot.owner().is_none(), || {
+            format!("{open:?} uses the FPU of {id}, which claims {:?}", slot.owner())
+        })?;
+    }
+    holds(Invariant::I12, !slot.saw_stale_use(), || {
+        format!("a validity read in another section was used on {id}")
+    })?;
+    if let Current::Task(task) = cpu.current()
+        && let (Some(state), Some(live)) = (spec.state(task), cpu.regs().pkru())
+    {
+        holds(Invariant::I7, live == state.pkru(), || {
+            format!("{id} runs {task} with PKRU {live}, expected {}", state.pkru())
+        })?;
+    }
+    Ok(())
+}
+
+/// A slot names a user task, and an only copy is of one that is alive and says so too.
+fn check_owner<R: RegisterFile, P: Policy>(
+    machine: &Machine<R, P>,
+    cpu: CpuId,
+    owner: TaskId,
+    only_copy: bool,
+) -> Checked {
+    let task = machine.task(owner);
+    holds(Invariant::I6, task.is_none_or(|task| task.fpstate().is_user()), || {
+        format!("{cpu} claims {owner}, a kernel thread")
+    })?;
+    let alive = task.filter(|task| !task.has_exited());
+    holds(Invariant::I13, !only_copy || alive.is_some(), || {
+        format!("{cpu} holds the only copy of {owner}, which is dead")
+    })?;
+    let agrees = alive.is_none_or(|task| {
+        let fpstate = task.fpstate();
+        !only_copy || (!fpstate.need_fpu_load() && fpstate.last_cpu() == Some(cpu))
+    });
+    holds(Invariant::I2, agrees, || {
+        format!("{cpu} holds the only copy of {owner}, whose fpstate says otherwise")
+    })
+}
+
+/// Any register file of the machine: all have the same components.
+fn machine_regs<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> &R {
+    machine.cpus()[0].regs()
+}
+
+/// A value of the reference model, which may not know the component.
+struct Shown(Option<crate::Value>);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(value) => write!(f, "{value}"),
+            None => f.write_str("no such component"),
+        }
+    }
+}

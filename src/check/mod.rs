@@ -1,0 +1,9 @@
+//! Is the machine right? An independent reference model, and the invariants.
+
+mod invariants;
+mod planted;
+mod spec;
+
+pub use invariants::{Invariant, Violation, check};
+pub use planted::Planted;
+pub use spec::{Spec, State};

@@ -1,0 +1,210 @@
+//! Moving a state between its two homes: the four verbs, and what the rest of the protocol builds on them.
+
+use super::{Before, Defect, Fpstate, Load, Policy, PreemptOff, Save, Validity};
+use crate::{
+    Component, Value,
+    registers::{Image, RegisterFile, Unsupported},
+};
+
+/// Makes the image hold the task's state; the registers stay valid (to 2a, or 2b if they were not).
+///
+/// # Errors
+/// [`Before::Flush`] when the newest state is in another CPU's registers; [`Before::Interrupt`] when the
+/// task runs user code, so that its registers may change at any moment.
+pub fn copy_to_memory<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Save, Before> {
+    if !task.is_user() {
+        return Ok(Save::NotUser);
+    }
+    if let Some(cpu) = task.user_on {
+        return Err(Before::Interrupt { cpu });
+    }
+    if task.need_fpu_load {
+        return Ok(Save::AlreadyInMemory);
+    }
+    on_this_cpu(cpu, task)?;
+    cpu.regs.save(cpu.mask(), &mut task.image);
+    task.need_fpu_load = true;
+    cpu.slot.only_copy = false;
+    Ok(Save::Saved)
+}
+
+/// Makes the image the only valid copy, so that it may be written (to 2b).
+///
+/// # Errors
+/// As [`copy_to_memory`].
+pub fn move_to_memory<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Save, Before> {
+    let save = copy_to_memory(cpu, task)?;
+    task.invalidate();
+    Ok(save)
+}
+
+/// Makes this CPU's registers hold the task's state; the image stays the truth if it was (to 1 or 2a).
+///
+/// # Errors
+/// [`Before::Flush`] when the newest state is in another CPU's registers, [`Before::Evict`] when this CPU's
+/// registers hold another task's only copy.
+pub fn copy_to_cpu<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Load, Before> {
+    let validity = cpu.validity(task);
+    load_unless(cpu, task, validity)
+}
+
+/// Makes this CPU's registers the only valid copy, so that user code may write them (to 1).
+///
+/// # Errors
+/// As [`copy_to_cpu`].
+pub fn move_to_cpu<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Load, Before> {
+    let load = copy_to_cpu(cpu, task)?;
+    registers_are_truth(cpu, task, load);
+    Ok(load)
+}
+
+/// [`move_to_cpu`] for a policy that never reads the owner: loads even what is there already.
+pub(super) fn load_always<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Load, Before> {
+    let load = load(cpu, task)?;
+    registers_are_truth(cpu, task, load);
+    Ok(load)
+}
+
+/// [`copy_to_cpu`] with a validity that the caller read.
+pub(super) fn load_unless<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+    validity: Validity,
+) -> Result<Load, Before> {
+    if task.is_user() && cpu.trust(validity) {
+        return Ok(Load::AlreadyLive);
+    }
+    load(cpu, task)
+}
+
+/// Loads the image, whatever the registers hold, unless they are the only copy of the task's state.
+fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) -> Result<Load, Before> {
+    if !task.is_user() {
+        return Ok(Load::NotUser);
+    }
+    if !task.need_fpu_load {
+        on_this_cpu(cpu, task)?;
+        return Ok(Load::AlreadyLive);
+    }
+    registers_are_free(cpu, task)?;
+    let mask = cpu.mask();
+    let load = match cpu.regs.restore(mask, &task.image) {
+        Ok(()) => Load::Restored,
+        // I9 was broken by whoever wrote the image. The registers are unspecified, and the previous
+        // owner's claim with them; the task goes on in the initial configuration (Linux:
+        // fpu_reset_from_exception_fixup).
+        Err(_) => {
+            initialise(cpu, task);
+            Load::Initialised
+        }
+    };
+    claim(cpu, task);
+    Ok(load)
+}
+
+/// Registers and image take the initial configuration.
+fn initialise<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
+    let enabled = cpu.regs.enabled();
+    task.reset_image(enabled);
+    load_initial(cpu);
+}
+
+/// Loads the initial configuration into the registers.
+pub(super) fn load_initial<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
+    let blank = R::Image::blank(cpu.regs.enabled());
+    let mask = cpu.mask();
+    let loaded = cpu.regs.restore(mask, &blank);
+    debug_assert_eq!(loaded, Ok(()), "a blank image is never refused");
+}
+
+/// The registers hold the task's state from here on.
+pub(super) fn claim<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
+    cpu.slot.owner = Some(task.id());
+    cpu.slot.only_copy = !task.need_fpu_load;
+    task.last_cpu = Some(cpu.cpu());
+}
+
+/// Clears need_fpu_load behind a load: the registers may be written now.
+pub(super) fn registers_are_truth<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+    load: Load,
+) {
+    if load != Load::NotUser {
+        task.need_fpu_load = false;
+        cpu.slot.only_copy = true;
+        cpu.slot.trap_armed = false;
+    }
+}
+
+/// Asks for a flush unless the newest state of a task with need_fpu_load clear is in these registers.
+pub(super) fn on_this_cpu<R: RegisterFile>(
+    cpu: &PreemptOff<'_, R>,
+    task: &Fpstate<R::Image>,
+) -> Result<(), Before> {
+    match task.last_cpu {
+        Some(other) if other != cpu.cpu() && !task.need_fpu_load => {
+            Err(Before::Flush { cpu: other, task: task.id() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Asks for an eviction if the registers hold another task's only copy.
+pub(super) fn registers_are_free<R: RegisterFile>(
+    cpu: &PreemptOff<'_, R>,
+    task: &Fpstate<R::Image>,
+) -> Result<(), Before> {
+    match cpu.slot.owner {
+        Some(owner) if cpu.slot.only_copy && owner != task.id() => Err(Before::Evict(owner)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a component of a task that may be anywhere (ptrace, core dump), from the image.
+///
+/// # Errors
+/// As [`copy_to_memory`].
+pub fn read<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+    component: Component,
+) -> Result<(Save, Value), Before> {
+    let save = copy_to_memory(cpu, task)?;
+    Ok((save, task.image.get(component)))
+}
+
+/// Writes a component of a task that may be anywhere (ptrace), in the image.
+///
+/// The inner result says whether the image has room for the component; it is unchanged if not.
+///
+/// # Errors
+/// As [`copy_to_memory`].
+pub fn write<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    task: &mut Fpstate<R::Image>,
+    component: Component,
+    value: Value,
+) -> Result<(Save, Result<(), Unsupported>), Before> {
+    let save = copy_to_memory(cpu, task)?;
+    if policy.defect() != Some(Defect::WriteKeepsLastCpu) {
+        task.invalidate();
+    }
+    Ok((save, task.image.set(component, value)))
+}

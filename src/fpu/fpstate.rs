@@ -1,0 +1,118 @@
+//! A task's image in memory and its bookkeeping.
+
+use super::{OwnerSlot, signal::SignalStep};
+use crate::{ComponentSet, CpuId, Pkru, TaskId, registers::Image};
+
+/// What kind of task it is: only user tasks have a state to switch (invariant I6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TaskKind {
+    /// Runs user code; its state is saved and loaded.
+    User,
+    /// Runs in the kernel only; owns nothing, is never saved and never loaded.
+    KernelThread,
+}
+
+/// A task's image in memory and what is known of it.
+///
+/// While the newest state sits only in the registers of a CPU, the fpstate belongs to that CPU: nobody else
+/// changes it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fpstate<I> {
+    id: TaskId,
+    kind: TaskKind,
+    pub(super) image: I,
+    pub(super) last_cpu: Option<CpuId>,
+    pub(super) need_fpu_load: bool,
+    pub(super) pkru: Pkru,
+    pub(super) user_on: Option<CpuId>,
+    pub(super) signal: SignalStep,
+}
+
+impl<I: Image> Fpstate<I> {
+    /// The fpstate of a new task: the initial configuration in memory, claimed by no CPU.
+    ///
+    /// `components` is what the image must have room for (invariant I10).
+    pub fn new(id: TaskId, kind: TaskKind, components: ComponentSet) -> Self {
+        Self {
+            id,
+            kind,
+            image: I::blank(components),
+            last_cpu: None,
+            need_fpu_load: true,
+            pkru: match kind {
+                TaskKind::User => Pkru::DEFAULT,
+                TaskKind::KernelThread => Pkru(0),
+            },
+            user_on: None,
+            signal: SignalStep::Idle,
+        }
+    }
+
+    /// The task.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// What kind of task it is.
+    pub fn kind(&self) -> TaskKind {
+        self.kind
+    }
+
+    /// Whether the task has a state to switch.
+    pub fn is_user(&self) -> bool {
+        self.kind == TaskKind::User
+    }
+
+    /// The image in memory. It is the truth only while [`need_fpu_load`](Self::need_fpu_load) is set.
+    pub fn image(&self) -> &I {
+        &self.image
+    }
+
+    /// The CPU whose registers last held this state, unless the image was changed since.
+    pub fn last_cpu(&self) -> Option<CpuId> {
+        self.last_cpu
+    }
+
+    /// Whether the image is the truth and has to be loaded before user code runs (N in the docs).
+    pub fn need_fpu_load(&self) -> bool {
+        self.need_fpu_load
+    }
+
+    /// PKRU as memory holds it: the truth while the task is not running.
+    pub fn pkru(&self) -> Pkru {
+        self.pkru
+    }
+
+    /// The CPU on which the task runs user code right now.
+    pub fn user_on(&self) -> Option<CpuId> {
+        self.user_on
+    }
+
+    /// Where the task is in a signal delivery or return.
+    pub fn signal(&self) -> SignalStep {
+        self.signal
+    }
+
+    /// The predicate of the whole protocol: `slot`'s registers hold this task's state.
+    ///
+    /// Inside a protocol function use [`PreemptOff::validity`](super::PreemptOff::validity), whose result
+    /// cannot outlive the section.
+    pub fn is_valid_on(&self, slot: &OwnerSlot) -> bool {
+        slot.owner() == Some(self.id) && self.last_cpu == Some(slot.cpu())
+    }
+
+    /// The invalidation for whoever changes the *image*: no CPU may claim this state any more.
+    ///
+    /// The kernel's exec bug of 2023 (1f69383b203e) and the arm64 SVE bug of 2024 (751ecf6afd65) cleared an
+    /// owner slot here instead.
+    pub(super) fn invalidate(&mut self) {
+        self.last_cpu = None;
+    }
+
+    /// The image becomes the initial configuration and the truth.
+    pub(super) fn reset_image(&mut self, components: ComponentSet) {
+        self.image = I::blank(components);
+        self.need_fpu_load = true;
+        self.invalidate();
+    }
+}

@@ -1,0 +1,55 @@
+//! Kernel code that uses the registers.
+
+use super::{Before, Defect, Fpstate, Load, Policy, PreemptOff, Save, SaveRule, access, switch};
+use crate::{KernelContext, registers::RegisterFile};
+
+/// Kernel code begins to use the registers: whoever owns them is saved, and owns them no more.
+///
+/// `current` is the current task, in the kernel. A second section in a row finds nothing to save: that is
+/// what the patch series gains for a run of them.
+///
+/// # Errors
+/// [`Before::Evict`] when the registers hold the only copy of a task that is not current.
+///
+/// # Panics
+/// In debug builds, when a section is open on this CPU already: sections do not nest (invariant I11), the
+/// caller has to refuse that before it gets here.
+pub fn kernel_fpu_begin<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    current: Option<&mut Fpstate<R::Image>>,
+    context: KernelContext,
+) -> Result<Save, Before> {
+    debug_assert_eq!(cpu.slot.kernel_fpu, None, "kernel FPU sections do not nest");
+    let save = match (cpu.slot.owner, policy.kernel_fpu_begin()) {
+        _ if !cpu.slot.only_copy => Save::AlreadyInMemory,
+        (None, _) => Save::AlreadyInMemory,
+        (Some(_), SaveRule::Keep) => Save::Kept,
+        (Some(owner), SaveRule::Save) => match current {
+            Some(task) if task.id() == owner => access::copy_to_memory(cpu, task)?,
+            _ => return Err(Before::Evict(owner)),
+        },
+    };
+    if policy.defect() != Some(Defect::KernelFpuKeepsOwner) {
+        cpu.slot.invalidate();
+    }
+    cpu.slot.kernel_fpu = Some(context);
+    Ok(save)
+}
+
+/// Kernel code is done with the registers; the policy may give them back to the current task at once.
+///
+/// # Errors
+/// As [`copy_to_cpu`](super::copy_to_cpu), for a policy that loads here.
+pub fn kernel_fpu_end<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    current: Option<&mut Fpstate<R::Image>>,
+) -> Result<Load, Before> {
+    let load = match current {
+        Some(task) => switch::resume(cpu, policy, task)?,
+        None => Load::NotUser,
+    };
+    cpu.slot.kernel_fpu = None;
+    Ok(load)
+}

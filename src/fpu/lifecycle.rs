@@ -1,0 +1,135 @@
+//! Fork, exec, exit, and CPUs that come, go or lose power.
+//!
+//! One release for each, the same for every policy: behind it nothing can claim the old state.
+
+use super::{
+    Before, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SignalStep, access, pkru, policy::Release,
+    switch,
+};
+use crate::{Pkru, registers::RegisterFile};
+
+/// The current task makes a child: `child`, a new fpstate, takes a copy of its state.
+///
+/// The parent's state stays where it is. No CPU claims the child's: the registers may hold the same values,
+/// but they are the parent's.
+///
+/// # Errors
+/// [`Before::Flush`] when the parent's newest state is in another CPU's registers.
+pub fn fork<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    parent: &Fpstate<R::Image>,
+    child: &mut Fpstate<R::Image>,
+) -> Result<Save, Before> {
+    access::on_this_cpu(cpu, parent)?;
+    let enabled = cpu.regs.enabled();
+    child.reset_image(enabled);
+    // The child's image is new: nothing of it can be loaded now, whatever the policy answers.
+    let _ = policy.release(Release::Fork);
+    if !parent.is_user() || !child.is_user() {
+        return Ok(Save::NotUser);
+    }
+    // PKRU is in the register while the parent runs; its copy in memory is stale (BUGS: a31e184e4f69).
+    child.pkru = cpu.regs.pkru().unwrap_or(parent.pkru);
+    if parent.need_fpu_load {
+        child.image.clone_from(&parent.image);
+        Ok(Save::AlreadyInMemory)
+    } else {
+        cpu.regs.save(cpu.mask(), &mut child.image);
+        Ok(Save::Saved)
+    }
+}
+
+/// The current task starts a new program: the image takes the initial configuration, and no CPU may claim
+/// the old one.
+///
+/// # Errors
+/// [`Before::Flush`] when the newest state is in another CPU's registers, which could not be told otherwise
+/// that nobody needs it any more; [`Before::Evict`] for a policy that loads here.
+pub fn exec<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Load, Before> {
+    access::on_this_cpu(cpu, task)?;
+    let rule = policy.release(Release::Exec);
+    if matches!(rule, LoadRule::UnlessValid | LoadRule::Always) {
+        access::registers_are_free(cpu, task)?;
+    }
+    discard(cpu, task);
+    task.signal = SignalStep::Idle;
+    pkru::set_current(cpu, task, Pkru::DEFAULT);
+    switch::load_by(rule, cpu, task)
+}
+
+/// The current task dies. It may be scheduled until it is reaped, but has no state any more.
+///
+/// # Errors
+/// [`Before::Flush`] as for [`exec`].
+pub fn exit<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    task: &mut Fpstate<R::Image>,
+) -> Result<(), Before> {
+    access::on_this_cpu(cpu, task)?;
+    let _ = policy.release(Release::Exit);
+    discard(cpu, task);
+    if cpu.slot.owner == Some(task.id()) {
+        cpu.slot.invalidate();
+    }
+    task.signal = SignalStep::Idle;
+    Ok(())
+}
+
+/// The state of the current task is nothing any more; the image is the initial configuration.
+fn discard<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
+    let enabled = cpu.regs.enabled();
+    task.reset_image(enabled);
+    if cpu.slot.owner == Some(task.id()) {
+        cpu.slot.only_copy = false;
+    }
+}
+
+/// Kernel code says that this CPU's registers are nobody's any more.
+///
+/// # Errors
+/// [`Before::Evict`] when they hold a task's only copy.
+pub fn invalidate_registers<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) -> Result<(), Before> {
+    match cpu.slot.owner {
+        Some(owner) if cpu.slot.only_copy => Err(Before::Evict(owner)),
+        _ => {
+            cpu.slot.invalidate();
+            Ok(())
+        }
+    }
+}
+
+/// The CPU goes offline; nothing runs on it.
+///
+/// # Errors
+/// [`Before::Evict`] when its registers hold a task's only copy.
+pub fn offline<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) -> Result<(), Before> {
+    power_loss(cpu)
+}
+
+/// The CPU comes back.
+pub fn online<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
+    reset(cpu);
+}
+
+/// The CPU loses power and wakes up; no user task is current on it.
+///
+/// # Errors
+/// [`Before::Evict`] when its registers hold a task's only copy.
+pub fn power_loss<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) -> Result<(), Before> {
+    invalidate_registers(cpu)?;
+    reset(cpu);
+    Ok(())
+}
+
+/// Registers as after reset, which are nobody's (the suspend bug of 2012, 644c15418638, kept the owner).
+fn reset<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
+    cpu.regs.reset();
+    cpu.slot.invalidate();
+    cpu.slot.trap_armed = false;
+}

@@ -1,0 +1,161 @@
+//! Entry, switch and return: where a policy decides.
+
+use super::{
+    Before, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SaveRule, access, pkru, policy::Facts,
+};
+use crate::{CpuId, EntryKind, registers::RegisterFile};
+
+fn facts<R: RegisterFile>(cpu: &PreemptOff<'_, R>, task: &Fpstate<R::Image>) -> Facts {
+    Facts { valid: task.is_valid_on(cpu.slot), need_fpu_load: task.need_fpu_load }
+}
+
+/// The current task, in user mode on this CPU, enters the kernel.
+///
+/// # Errors
+/// As [`copy_to_memory`](super::copy_to_memory), for a policy that saves here.
+pub fn entry<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    task: &mut Fpstate<R::Image>,
+    kind: EntryKind,
+) -> Result<Save, Before> {
+    let facts = facts(cpu, task);
+    let user_on = task.user_on.take();
+    match policy.entry(kind, facts) {
+        SaveRule::Keep => Ok(Save::Kept),
+        SaveRule::Save => match access::copy_to_memory(cpu, task) {
+            Ok(save) => {
+                cpu.slot.invalidate();
+                Ok(save)
+            }
+            Err(before) => {
+                task.user_on = user_on;
+                Err(before)
+            }
+        },
+    }
+}
+
+/// The current task, in the kernel, is switched out.
+///
+/// # Errors
+/// As [`copy_to_memory`](super::copy_to_memory).
+pub fn switch_out<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    prev: &mut Fpstate<R::Image>,
+) -> Result<Save, Before> {
+    let save = if !prev.is_user() {
+        Save::NotUser
+    } else {
+        match policy.switch_out(facts(cpu, prev)) {
+            SaveRule::Keep => Save::Kept,
+            SaveRule::Save => access::copy_to_memory(cpu, prev)?,
+        }
+    };
+    pkru::save(cpu, prev);
+    Ok(save)
+}
+
+/// A task becomes current, in the kernel.
+///
+/// # Errors
+/// [`Before::Flush`] when the task left its newest state in another CPU's registers; otherwise as
+/// [`copy_to_cpu`](super::copy_to_cpu), for a policy that loads here.
+pub fn switch_in<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    next: &mut Fpstate<R::Image>,
+) -> Result<Load, Before> {
+    let rule = policy.switch_in(facts(cpu, next));
+    if rule != LoadRule::Trap {
+        access::on_this_cpu(cpu, next)?;
+    }
+    let load = load_by(rule, cpu, next)?;
+    pkru::load(cpu, next);
+    Ok(load)
+}
+
+/// A task that is not running is moved to the queue of CPU `to`. A policy that leaves the only copy in the
+/// registers saves it now.
+///
+/// # Errors
+/// [`Before::Flush`] when the task left its newest state in another CPU's registers.
+pub fn migrate<I: crate::registers::Image>(task: &Fpstate<I>, to: CpuId) -> Result<Save, Before> {
+    match task.last_cpu {
+        _ if !task.is_user() => Ok(Save::NotUser),
+        _ if task.need_fpu_load => Ok(Save::AlreadyInMemory),
+        Some(cpu) if cpu != to => Err(Before::Flush { cpu, task: task.id() }),
+        _ => Ok(Save::Kept),
+    }
+}
+
+/// The current task is about to run user code. Behind this its registers hold its state, or the first-use
+/// trap is armed (invariant I1).
+///
+/// # Errors
+/// As [`copy_to_cpu`](super::copy_to_cpu).
+pub fn return_to_user<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Load, Before> {
+    if !task.is_user() {
+        return Ok(Load::NotUser);
+    }
+    let load = match policy.return_to_user(facts(cpu, task)) {
+        LoadRule::Defer if cpu.slot.trap_armed => Load::TrapArmed,
+        LoadRule::Defer | LoadRule::UnlessValid => access::move_to_cpu(cpu, task)?,
+        rule @ (LoadRule::Always | LoadRule::Trap) => load_by(rule, cpu, task)?,
+    };
+    task.user_on = Some(cpu.cpu());
+    Ok(load)
+}
+
+/// The first FPU instruction of the current task trapped.
+///
+/// # Errors
+/// As [`copy_to_cpu`](super::copy_to_cpu).
+pub fn first_use<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Load, Before> {
+    match policy.first_use(facts(cpu, task)) {
+        LoadRule::Always => access::load_always(cpu, task),
+        // The instruction is about to retire: there is nothing left to put the load off to.
+        LoadRule::UnlessValid | LoadRule::Defer | LoadRule::Trap => access::move_to_cpu(cpu, task),
+    }
+}
+
+/// The registers were taken from the current task, in the kernel, and are free again.
+///
+/// # Errors
+/// As [`copy_to_cpu`](super::copy_to_cpu).
+pub fn resume<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    current: &mut Fpstate<R::Image>,
+) -> Result<Load, Before> {
+    load_by(policy.kernel_fpu_end(), cpu, current)
+}
+
+/// Does what a policy answered.
+pub(super) fn load_by<R: RegisterFile>(
+    rule: LoadRule,
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Load, Before> {
+    if !task.is_user() {
+        return Ok(Load::NotUser);
+    }
+    match rule {
+        LoadRule::Defer => Ok(Load::Deferred),
+        LoadRule::UnlessValid => access::move_to_cpu(cpu, task),
+        LoadRule::Always => access::load_always(cpu, task),
+        LoadRule::Trap => {
+            cpu.slot.trap_armed = true;
+            Ok(Load::TrapArmed)
+        }
+    }
+}

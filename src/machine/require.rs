@@ -1,0 +1,137 @@
+//! What events require. Each check names both sides: what the event asks for and what the machine has.
+
+use super::{Current, Machine, Task};
+use crate::{
+    Component, CpuId, EventError, TaskId,
+    fpu::{Policy, SignalStep},
+    registers::RegisterFile,
+};
+
+impl<R: RegisterFile, P: Policy> Machine<R, P> {
+    pub(super) fn existing_cpu(&self, cpu: CpuId) -> Result<&super::Cpu<R>, EventError> {
+        self.cpu(cpu).ok_or(EventError::UnknownCpu { cpu, cpus: self.cpus.len() })
+    }
+
+    pub(super) fn online_cpu(&self, cpu: CpuId) -> Result<&super::Cpu<R>, EventError> {
+        let found = self.existing_cpu(cpu)?;
+        if found.online { Ok(found) } else { Err(EventError::Offline(cpu)) }
+    }
+
+    /// An online CPU with no kernel FPU section open.
+    pub(super) fn free_cpu(&self, cpu: CpuId) -> Result<&super::Cpu<R>, EventError> {
+        let found = self.online_cpu(cpu)?;
+        match found.slot.kernel_fpu() {
+            Some(open) => Err(EventError::InKernelFpu { cpu, open }),
+            None => Ok(found),
+        }
+    }
+
+    pub(super) fn known_task(&self, named: TaskId) -> Result<&Task<R>, EventError> {
+        match self.tasks.get(named.slot() as usize) {
+            None => Err(EventError::UnknownTask(named)),
+            Some(task) if task.fpstate.id() == named => Ok(task),
+            Some(task) if task.fpstate.id() < named => Err(EventError::UnknownTask(named)),
+            Some(task) => Err(EventError::ReusedSlot { named, holds: task.fpstate.id() }),
+        }
+    }
+
+    /// A user task that has not exited.
+    pub(super) fn user_task(&self, task: TaskId) -> Result<&Task<R>, EventError> {
+        let found = self.known_task(task)?;
+        if found.exited {
+            Err(EventError::Exited(task))
+        } else if !found.fpstate.is_user() {
+            Err(EventError::NotUser(task))
+        } else {
+            Ok(found)
+        }
+    }
+
+    /// The task that runs on a CPU.
+    pub(super) fn running(&self, cpu: CpuId) -> Result<TaskId, EventError> {
+        match self.existing_cpu(cpu)?.current {
+            Current::Task(task) => Ok(task),
+            current => Err(EventError::NoTask { cpu, current }),
+        }
+    }
+
+    /// The task that runs in the kernel on a CPU, in no kernel FPU section.
+    pub(super) fn kernel_side(&self, cpu: CpuId) -> Result<TaskId, EventError> {
+        self.free_cpu(cpu)?;
+        let task = self.running(cpu)?;
+        self.not_in_user_mode(cpu)?;
+        Ok(task)
+    }
+
+    /// The live user task that runs in the kernel on a CPU, in no kernel FPU section.
+    pub(super) fn user_kernel_side(&self, cpu: CpuId) -> Result<TaskId, EventError> {
+        let task = self.kernel_side(cpu)?;
+        self.user_task(task)?;
+        Ok(task)
+    }
+
+    /// The same, at one of these steps of a signal.
+    pub(super) fn at_step(
+        &self,
+        cpu: CpuId,
+        steps: &[SignalStep],
+        expected: &'static str,
+    ) -> Result<TaskId, EventError> {
+        let task = self.user_kernel_side(cpu)?;
+        let step = self.known_task(task)?.fpstate.signal();
+        if steps.contains(&step) { Ok(task) } else { Err(EventError::WrongStep { task, step, expected }) }
+    }
+
+    /// The task that runs user code on a CPU.
+    pub(super) fn user_side(&self, cpu: CpuId) -> Result<TaskId, EventError> {
+        self.online_cpu(cpu)?;
+        let task = self.running(cpu)?;
+        match self.known_task(task)?.fpstate.user_on() {
+            Some(_) => Ok(task),
+            None => Err(EventError::InKernel { cpu, task }),
+        }
+    }
+
+    pub(super) fn not_in_user_mode(&self, cpu: CpuId) -> Result<(), EventError> {
+        match self.existing_cpu(cpu)?.current {
+            Current::Task(task) if self.known_task(task)?.fpstate.user_on().is_some() => {
+                Err(EventError::InUserMode { cpu, task })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn not_running(&self, task: TaskId) -> Result<(), EventError> {
+        match self.known_task(task)?.on {
+            Some(cpu) => Err(EventError::Running { task, cpu }),
+            None => Ok(()),
+        }
+    }
+
+    /// A CPU on which no user task runs, in no kernel FPU section.
+    pub(super) fn without_user_task(&self, cpu: CpuId) -> Result<(), EventError> {
+        let current = self.free_cpu(cpu)?.current;
+        match current {
+            Current::Idle => Ok(()),
+            Current::Task(task) if !self.known_task(task)?.fpstate.is_user() => Ok(()),
+            _ => Err(EventError::Busy { cpu, current, expected: "idle, or a kernel thread running" }),
+        }
+    }
+
+    /// The slot for a new task.
+    pub(super) fn new_slot(&self, new: TaskId) -> Result<usize, EventError> {
+        let slot = new.slot() as usize;
+        match self.tasks.get(slot) {
+            Some(task) if !task.is_gone() => Err(EventError::SlotInUse { new, holds: task.fpstate.id() }),
+            _ => {
+                let expected = self.next_task(slot).unwrap_or_else(|| TaskId::first(self.tasks.len() as u32));
+                if expected == new { Ok(slot) } else { Err(EventError::NotNext { new, expected }) }
+            }
+        }
+    }
+
+    pub(super) fn image_component(&self, component: Component) -> Result<(), EventError> {
+        let kept = self.blank.enabled().without(Component::PKRU);
+        if kept.contains(component) { Ok(()) } else { Err(EventError::NoComponent(component)) }
+    }
+}

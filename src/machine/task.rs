@@ -1,0 +1,77 @@
+//! One task of a machine.
+
+use crate::{
+    CpuId, TaskId,
+    fpu::{Fpstate, TaskKind},
+    registers::{Frame, RegisterFile},
+};
+use alloc::vec::Vec;
+
+/// A task: its fpstate, and what the machine knows of it besides.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Task<R: RegisterFile> {
+    pub(super) fpstate: Fpstate<R::Image>,
+    pub(super) on: Option<CpuId>,
+    pub(super) exited: bool,
+    frames: Vec<R::Frame>,
+}
+
+impl<R: RegisterFile> Task<R> {
+    /// How many signal frames a machine keeps for a task; a further one makes it forget the oldest.
+    pub const MOST_FRAMES: usize = 4;
+
+    pub(super) fn new(id: TaskId, kind: TaskKind, regs: &R) -> Self {
+        Self { fpstate: Fpstate::new(id, kind, regs.enabled()), on: None, exited: false, frames: Vec::new() }
+    }
+
+    /// The fpstate.
+    pub fn fpstate(&self) -> &Fpstate<R::Image> {
+        &self.fpstate
+    }
+
+    /// The CPU on which the task runs, in user mode or in the kernel.
+    pub fn on(&self) -> Option<CpuId> {
+        self.on
+    }
+
+    /// Whether the task has exited; it may still run in the kernel.
+    pub fn has_exited(&self) -> bool {
+        self.exited
+    }
+
+    /// Whether the task is no more: its slot may be used again.
+    pub fn is_gone(&self) -> bool {
+        self.exited && self.on.is_none()
+    }
+
+    /// The signal frames in its user memory, the newest last.
+    pub fn frames(&self) -> &[R::Frame] {
+        &self.frames
+    }
+
+    /// A new frame, which is the newest from here on.
+    pub(super) fn push_frame(&mut self, regs: &R) {
+        if self.frames.len() == Self::MOST_FRAMES {
+            self.frames.remove(0);
+        }
+        self.frames.push(R::Frame::blank(regs.enabled()));
+    }
+
+    /// Drops the newest frame.
+    pub(super) fn pop_frame(&mut self) {
+        self.frames.pop();
+    }
+
+    pub(super) fn drop_frames(&mut self) {
+        self.frames.clear();
+    }
+
+    /// The newest frame beside the fpstate; a blank one, which user code forged, if there is none.
+    pub(super) fn newest_frame(&mut self, regs: &R) -> (&mut Fpstate<R::Image>, &mut R::Frame) {
+        if self.frames.is_empty() {
+            self.push_frame(regs);
+        }
+        let newest = self.frames.len() - 1;
+        (&mut self.fpstate, &mut self.frames[newest])
+    }
+}

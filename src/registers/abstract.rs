@@ -1,0 +1,203 @@
+//! The abstract register file: a small number a component.
+//!
+//! For exhaustive exploration and replay, where a machine state has to be a few dozen bytes. Two components
+//! stand for all: SSE (legacy, in every image) and AVX (extended), because a partial load or save shows only
+//! where there are two.
+
+use super::{Fault, Frame, Image, Program, RegisterFile, Unsupported};
+use crate::{Component, ComponentSet, FrameChange, Pkru, Value};
+
+const COMPONENTS: [Component; 2] = [Component::SSE, Component::AVX];
+
+fn index(component: Component) -> Option<usize> {
+    COMPONENTS.iter().position(|known| *known == component)
+}
+
+/// Registers that hold a [`Value`] for SSE, one for AVX, and PKRU.
+///
+/// ```
+/// use fpuswitch::{Component, Value, registers::{AbstractRegs, Image, Program, RegisterFile}};
+/// let mut regs = AbstractRegs::default();
+/// let value = Value::new(7).unwrap();
+/// regs.run(Program::Fill(Component::AVX, value));
+///
+/// let mut image = Image::blank(regs.enabled());
+/// regs.save(regs.enabled(), &mut image);
+/// assert_eq!(image.get(Component::AVX), value);
+/// assert_eq!(image.get(Component::SSE), Value::INITIAL);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AbstractRegs {
+    values: [Value; COMPONENTS.len()],
+    pkru: Pkru,
+}
+
+impl Default for AbstractRegs {
+    /// Registers as after reset.
+    fn default() -> Self {
+        Self { values: [Value::INITIAL; COMPONENTS.len()], pkru: Pkru(0) }
+    }
+}
+
+/// What an abstract image or frame holds besides its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Form {
+    Whole,
+    /// Refused by a restore (#GP).
+    BadHeader,
+    /// The legacy region only: a restore finds the extended components in their initial configuration.
+    Short,
+}
+
+/// An image of [`AbstractRegs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AbstractImage {
+    values: [Value; COMPONENTS.len()],
+    form: Form,
+}
+
+impl AbstractImage {
+    /// An image that a restore refuses, for tests of what happens then.
+    pub const BAD_HEADER: Self = Self { values: [Value::INITIAL; COMPONENTS.len()], form: Form::BadHeader };
+
+    const BLANK: Self = Self { values: [Value::INITIAL; COMPONENTS.len()], form: Form::Whole };
+}
+
+impl Image for AbstractImage {
+    fn blank(_: ComponentSet) -> Self {
+        Self::BLANK
+    }
+
+    /// Every image has room for every component there is.
+    fn grow(&mut self, _: ComponentSet) {}
+
+    fn get(&self, component: Component) -> Value {
+        index(component).map_or(Value::INITIAL, |i| self.values[i])
+    }
+
+    fn set(&mut self, component: Component, value: Value) -> Result<(), Unsupported> {
+        let i = index(component).ok_or(Unsupported("a component other than SSE and AVX"))?;
+        self.values[i] = value;
+        Ok(())
+    }
+}
+
+/// A signal frame of [`AbstractRegs`]: an image whose page may be absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AbstractFrame {
+    image: AbstractImage,
+    present: bool,
+}
+
+impl Frame for AbstractFrame {
+    fn blank(_: ComponentSet) -> Self {
+        Self { image: AbstractImage::BLANK, present: true }
+    }
+
+    fn fault_in(&mut self) {
+        self.present = true;
+    }
+
+    fn change(&mut self, change: FrameChange) {
+        match change {
+            FrameChange::Absent => self.present = false,
+            FrameChange::BadHeader => self.image.form = Form::BadHeader,
+            FrameChange::Short if self.image.form == Form::Whole => self.image.form = Form::Short,
+            FrameChange::Short => {}
+        }
+    }
+}
+
+impl RegisterFile for AbstractRegs {
+    type Image = AbstractImage;
+    type Frame = AbstractFrame;
+
+    fn enabled(&self) -> ComponentSet {
+        COMPONENTS.iter().fold(ComponentSet::EMPTY.with(Component::PKRU), |set, c| set.with(*c))
+    }
+
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    fn save(&self, mask: ComponentSet, image: &mut AbstractImage) {
+        image.form = Form::Whole;
+        for (i, component) in COMPONENTS.iter().enumerate() {
+            if mask.contains(*component) {
+                image.values[i] = self.values[i];
+            }
+        }
+    }
+
+    fn restore(&mut self, mask: ComponentSet, image: &AbstractImage) -> Result<(), Fault> {
+        for (i, component) in COMPONENTS.iter().enumerate() {
+            let legacy = *component == Component::SSE;
+            if mask.contains(*component) {
+                self.values[i] = match image.form {
+                    Form::Whole => image.values[i],
+                    Form::Short if legacy => image.values[i],
+                    Form::Short => Value::INITIAL,
+                    // The worst that "unspecified" allows.
+                    Form::BadHeader => Value::UNSPECIFIED,
+                };
+            }
+        }
+        match image.form {
+            Form::BadHeader => Err(Fault::GeneralProtection),
+            Form::Whole | Form::Short => Ok(()),
+        }
+    }
+
+    fn save_user(&self, mask: ComponentSet, frame: &mut AbstractFrame) -> Result<(), Fault> {
+        if !frame.present {
+            return Err(Fault::Page);
+        }
+        self.save(mask, &mut frame.image);
+        Ok(())
+    }
+
+    fn restore_user(&mut self, mask: ComponentSet, frame: &AbstractFrame) -> Result<(), Fault> {
+        if !frame.present {
+            // A load may have changed registers before it reached the absent page.
+            for (i, component) in COMPONENTS.iter().enumerate() {
+                if mask.contains(*component) {
+                    self.values[i] = Value::UNSPECIFIED;
+                }
+            }
+            return Err(Fault::Page);
+        }
+        self.restore(mask, &frame.image)
+    }
+
+    fn in_use(&self) -> Result<ComponentSet, Unsupported> {
+        let in_use = COMPONENTS.iter().zip(self.values).filter(|(_, value)| *value != Value::INITIAL);
+        Ok(in_use.fold(ComponentSet::EMPTY, |set, (component, _)| set.with(*component)))
+    }
+
+    fn get(&self, component: Component) -> Value {
+        index(component).map_or(Value::INITIAL, |i| self.values[i])
+    }
+
+    fn pkru(&self) -> Option<Pkru> {
+        Some(self.pkru)
+    }
+
+    fn set_pkru(&mut self, pkru: Pkru) {
+        self.pkru = pkru;
+    }
+
+    fn xfd(&self) -> Result<ComponentSet, Unsupported> {
+        Err(Unsupported("XFD"))
+    }
+
+    fn run(&mut self, program: Program) {
+        match program {
+            Program::Fill(component, value) => {
+                if let Some(i) = index(component) {
+                    self.values[i] = value;
+                }
+            }
+            Program::FillAll(value) => self.values = [value; COMPONENTS.len()],
+        }
+    }
+}

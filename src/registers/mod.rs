@@ -1,0 +1,131 @@
+//! The seam between mechanism and hardware: what the protocol needs of a CPU's registers.
+//!
+//! The protocol in [`fpu`](crate::fpu) and the simulated [`machine`](crate::machine) know these traits and
+//! no implementation. [`AbstractRegs`] keeps a small number a component; software and host register files
+//! implement the same traits.
+
+mod r#abstract;
+
+pub use r#abstract::{AbstractFrame, AbstractImage, AbstractRegs};
+
+use crate::{Component, ComponentSet, FrameChange, Pkru, Value};
+use core::{fmt::Debug, hash::Hash};
+
+/// An architectural fault of a load or a save. Part of the semantics, not an input error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// #PF: a page of the user buffer is not present.
+    #[error("#PF: the user buffer is not present")]
+    Page,
+    /// #GP: the header of the image holds what the instruction refuses.
+    #[error("#GP: the image's header is refused")]
+    GeneralProtection,
+}
+
+/// A feature that this register file does not offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{0} is not available on this register file")]
+pub struct Unsupported(pub &'static str);
+
+/// A register program: what code does to the registers between two protocol operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Program {
+    /// Fill one component with the pattern of a value.
+    Fill(Component, Value),
+    /// Fill every enabled component: what kernel code that uses the registers leaves behind.
+    FillAll(Value),
+}
+
+/// The live registers of one CPU (the *fpregs*).
+///
+/// `mask` is the set of components that an operation covers (RFBM). The protocol always restores with the
+/// full enabled mask: a component left out would keep another task's value.
+pub trait RegisterFile: Clone + Eq + Hash + Debug {
+    /// A task's image in memory.
+    type Image: Image;
+    /// A signal frame in user memory, which can fault.
+    type Frame: Frame;
+
+    /// The components that this CPU has enabled (XCR0).
+    fn enabled(&self) -> ComponentSet;
+
+    /// Puts every register, PKRU too, into the state after reset.
+    fn reset(&mut self);
+
+    /// Saves the components in `mask`; the registers keep their content.
+    fn save(&self, mask: ComponentSet, image: &mut Self::Image);
+
+    /// Restores the components in `mask`.
+    ///
+    /// # Errors
+    /// The fault that a refused image raises. The registers are unspecified afterwards.
+    fn restore(&mut self, mask: ComponentSet, image: &Self::Image) -> Result<(), Fault>;
+
+    /// Saves the components in `mask` straight to user memory; the registers keep their content.
+    ///
+    /// # Errors
+    /// A page fault; the frame's content is unspecified afterwards.
+    fn save_user(&self, mask: ComponentSet, frame: &mut Self::Frame) -> Result<(), Fault>;
+
+    /// Restores the components in `mask` straight from user memory.
+    ///
+    /// # Errors
+    /// A page fault, or the fault that a refused image raises. The registers are unspecified afterwards.
+    fn restore_user(&mut self, mask: ComponentSet, frame: &Self::Frame) -> Result<(), Fault>;
+
+    /// The components not in their initial configuration (XINUSE), where the CPU can tell.
+    ///
+    /// # Errors
+    /// [`Unsupported`] without XGETBV(1).
+    fn in_use(&self) -> Result<ComponentSet, Unsupported>;
+
+    /// Reads one component, as user code would.
+    fn get(&self, component: Component) -> Value;
+
+    /// Reads PKRU; `None` where the CPU has none (RDPKRU would be #UD).
+    fn pkru(&self) -> Option<Pkru>;
+
+    /// Writes PKRU; does nothing where the CPU has none.
+    fn set_pkru(&mut self, pkru: Pkru);
+
+    /// The components that IA32_XFD disables.
+    ///
+    /// # Errors
+    /// [`Unsupported`] where the register cannot be reached.
+    fn xfd(&self) -> Result<ComponentSet, Unsupported>;
+
+    /// Runs a register program. Components that are not enabled are left out.
+    fn run(&mut self, program: Program);
+}
+
+/// A task's image in memory.
+pub trait Image: Clone + Eq + Hash + Debug {
+    /// An image of the initial configuration, with room for `components`.
+    fn blank(components: ComponentSet) -> Self;
+
+    /// Makes room for `components` as well; what is there stays.
+    fn grow(&mut self, components: ComponentSet);
+
+    /// The value of a component; the initial one for a component that the image has no room for.
+    fn get(&self, component: Component) -> Value;
+
+    /// Changes a component.
+    ///
+    /// # Errors
+    /// [`Unsupported`] when the image has no room for it; the image is unchanged.
+    fn set(&mut self, component: Component, value: Value) -> Result<(), Unsupported>;
+}
+
+/// A signal frame in user memory: outside the kernel's control between two accesses.
+pub trait Frame: Clone + Eq + Hash + Debug {
+    /// A present frame that holds the initial configuration.
+    fn blank(components: ComponentSet) -> Self;
+
+    /// Makes the frame's pages present.
+    fn fault_in(&mut self);
+
+    /// Changes the frame as user code or the pager would.
+    fn change(&mut self, change: FrameChange);
+}
