@@ -22,6 +22,8 @@ pub mod fpu;
 mod ids;
 pub mod machine;
 pub mod registers;
+#[cfg(feature = "replay")]
+pub mod replay;
 mod value;
 pub mod xstate;
 

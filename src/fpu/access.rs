@@ -87,7 +87,7 @@ pub(super) fn load_unless<R: RegisterFile>(
     validity: Validity,
 ) -> Result<Load, Before> {
     if task.is_user() && cpu.trust(validity) {
-        return Ok(Load::AlreadyLive);
+        return Ok(if task.need_fpu_load { Load::Skipped } else { Load::AlreadyLive });
     }
     load(cpu, task)
 }

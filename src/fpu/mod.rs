@@ -93,7 +93,9 @@ pub enum Save {
 pub enum Load {
     /// The registers were restored from memory.
     Restored,
-    /// Nothing to do: the registers hold the state already.
+    /// The restore was skipped: memory is the truth, and the registers still hold the same.
+    Skipped,
+    /// Nothing to do: the registers are the truth.
     AlreadyLive,
     /// The policy put the load off.
     Deferred,

@@ -150,6 +150,8 @@ pub(super) fn load_by<R: RegisterFile>(
         return Ok(Load::NotUser);
     }
     match rule {
+        // A policy that left the only copy in the registers finds it there again.
+        LoadRule::Defer if !task.need_fpu_load => Ok(Load::Skipped),
         LoadRule::Defer => Ok(Load::Deferred),
         LoadRule::UnlessValid => access::move_to_cpu(cpu, task),
         LoadRule::Always => access::load_always(cpu, task),

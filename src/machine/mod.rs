@@ -25,7 +25,7 @@
 //!     let _ = machine.apply(event)?;
 //! }
 //! // Nobody used the registers in between: nothing is restored.
-//! assert_eq!(machine.apply(Event::Return(cpu, task))?.load, Some(Load::AlreadyLive));
+//! assert_eq!(machine.apply(Event::Return(cpu, task))?.load, Some(Load::Skipped));
 //! # Ok::<(), fpuswitch::EventError>(())
 //! ```
 

@@ -48,9 +48,9 @@ impl Outcome {
         matches!(self.load, Some(Load::Restored | Load::Initialised)) as u32
     }
 
-    /// How often a load turned out not to be needed.
+    /// How often a restore was skipped because the registers still held the state.
     pub fn restores_skipped(&self) -> u32 {
-        (self.load == Some(Load::AlreadyLive)) as u32
+        (self.load == Some(Load::Skipped)) as u32
     }
 
     pub(super) fn note(&mut self, asked: Before, save: Save) {
@@ -84,6 +84,7 @@ impl fmt::Display for Outcome {
         }
         match self.load {
             Some(Load::Restored) => part(f, format_args!("restored"))?,
+            Some(Load::Skipped) => part(f, format_args!("restore skipped"))?,
             Some(Load::AlreadyLive) => part(f, format_args!("already live"))?,
             Some(Load::Deferred) => part(f, format_args!("load deferred"))?,
             Some(Load::TrapArmed) => part(f, format_args!("trap armed"))?,

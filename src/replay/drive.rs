@@ -1,0 +1,272 @@
+//! Records to events and decisions.
+//!
+//! A recording starts in the middle of things. A task is the machines' business from its first line that only
+//! a user task can cause (it is *adopted*), and its state is known once it was seen in user mode; until then,
+//! and for kernel threads for ever, the machines see an idle CPU.
+
+use super::{
+    Agreement, Decision, Disagreement, KernelCounts, OptimumCounts, Options, ReplayError, Report,
+    fleet::Fleet,
+    line::{Line, Parsed, What, parse},
+    tasks::{CpuTrack, Pending, TaskTrack, Window},
+};
+use crate::{CpuId, EntryKind, Event, TaskId};
+use rustc_hash::FxHashMap;
+use std::{string::String, vec::Vec};
+
+/// The text form is limited by the memory that names take: further names share one count.
+const MOST_IGNORED_NAMES: usize = 1000;
+
+/// Drives the machines with one recording.
+#[derive(Debug)]
+pub(super) struct Driver {
+    pub(super) fleet: Fleet,
+    pub(super) agreement: Agreement,
+    pub(super) kernel: KernelCounts,
+    pub(super) cpus: Vec<CpuTrack>,
+    pub(super) tasks: FxHashMap<u32, TaskTrack>,
+    /// Whether function lines tell of returns and kernel FPU sections.
+    pub(super) functions: bool,
+    pub(super) epoch: u64,
+    ignored: FxHashMap<Vec<u8>, u64>,
+    first_us: Option<u64>,
+    last_us: u64,
+    is_trace: bool,
+    pub(super) lost: u64,
+}
+
+pub(super) type Done = Result<(), ReplayError>;
+
+impl Driver {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            fleet: Fleet::new(options.reference, &options.policies, options.check),
+            agreement: Agreement::default(),
+            kernel: KernelCounts::default(),
+            cpus: Vec::new(),
+            tasks: FxHashMap::default(),
+            functions: false,
+            epoch: 0,
+            ignored: FxHashMap::default(),
+            first_us: None,
+            last_us: 0,
+            is_trace: false,
+            lost: 0,
+        }
+    }
+
+    /// Takes one line.
+    pub(super) fn text(&mut self, text: &[u8], number: u64) -> Done {
+        self.fleet.line = number;
+        match parse(text) {
+            Ok(Parsed::Event(line)) => {
+                self.is_trace = true;
+                self.event(&line, text)
+            }
+            Ok(Parsed::Comment) => {
+                self.is_trace |= text.starts_with(b"# tracer:");
+                self.functions |= text.starts_with(b"# tracer: function");
+                Ok(())
+            }
+            Ok(Parsed::Lost { cpu, .. }) => self.events_lost(cpu),
+            Ok(Parsed::Blank) => Ok(()),
+            Err(_) if !self.is_trace => Err(ReplayError::NotATrace),
+            Err(expected) => Err(ReplayError::Malformed { line: number, expected: expected.0 }),
+        }
+    }
+
+    /// Ends the recording.
+    pub(super) fn finish(mut self, bytes: u64) -> Result<Report, ReplayError> {
+        if !self.is_trace {
+            return Err(ReplayError::NotATrace);
+        }
+        for cpu in 0..self.cpus.len() {
+            self.settle(CpuId(cpu as u32), None)?;
+        }
+        let name = |name: Vec<u8>| String::from_utf8_lossy(&name).into_owned();
+        let optimum =
+            OptimumCounts { saves: self.fleet.optimum.saves, restores: self.fleet.optimum.restores };
+        Ok(Report {
+            lines: self.fleet.line,
+            bytes,
+            seconds: self.last_us.saturating_sub(self.first_us.unwrap_or(0)) as f64 / 1e6,
+            cpus: self.cpus.len(),
+            has_functions: self.functions,
+            lost: self.lost,
+            kernel: self.kernel,
+            agreement: self.agreement,
+            policies: self.fleet.counts(),
+            optimum,
+            ignored: self.ignored.into_iter().map(|(text, count)| (name(text), count)).collect(),
+        })
+    }
+
+    fn event(&mut self, line: &Line<'_>, text: &[u8]) -> Done {
+        self.first_us.get_or_insert(line.time_us);
+        self.last_us = self.last_us.max(line.time_us);
+        if let What::Other(name) = line.what {
+            self.ignore(name);
+            return Ok(());
+        }
+        let cpu = CpuId(line.cpu);
+        self.grow_cpus(line.cpu);
+        let answered = self.track(cpu).pending.is_answered_by(line.pid, line.what);
+        if self.track(cpu).pending != Pending::Nothing {
+            self.settle(cpu, Some(answered))?;
+        }
+        self.track(cpu).last_us = line.time_us;
+        // The deactivated line of a task that was just switched out still carries its name.
+        if answered || line.what == What::Deactivated {
+            return Ok(());
+        }
+        self.runs(cpu, line.pid, line.time_us)?;
+        self.record(cpu, line, text)
+    }
+
+    fn ignore(&mut self, name: &[u8]) {
+        if let Some(count) = self.ignored.get_mut(name) {
+            *count += 1;
+        } else {
+            let name = if self.ignored.len() < MOST_IGNORED_NAMES { name } else { b"(further names)" };
+            *self.ignored.entry(name.to_vec()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn grow_cpus(&mut self, cpu: u32) {
+        if self.cpus.len() <= cpu as usize {
+            self.cpus.resize(cpu as usize + 1, CpuTrack::default());
+            self.fleet.grow_cpus(self.cpus.len());
+        }
+    }
+
+    pub(super) fn track(&mut self, cpu: CpuId) -> &mut CpuTrack {
+        &mut self.cpus[cpu.0 as usize]
+    }
+
+    /// Notes something about a task, if it was adopted.
+    pub(super) fn update(&mut self, pid: u32, note: impl FnOnce(&mut TaskTrack)) -> Done {
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            note(task);
+        }
+        Ok(())
+    }
+
+    /// One record, by the task that runs on `cpu`.
+    fn record(&mut self, cpu: CpuId, line: &Line<'_>, text: &[u8]) -> Done {
+        let pid = line.pid;
+        match line.what {
+            What::SysEnter(call) => {
+                self.seen_in_user_mode(cpu, pid, EntryKind::SystemCall)?;
+                self.system_call_begins(pid, call);
+                Ok(())
+            }
+            What::SysExit(result) => self.system_call_ends(pid, result),
+            What::PageFaultUser => self.seen_in_user_mode(cpu, pid, EntryKind::Exception),
+            What::Switch { next_pid, dead } => {
+                self.kernel.switches += 1;
+                self.track(cpu).pending = Pending::Switch { prev: pid, next: next_pid, dead };
+                Ok(())
+            }
+            What::Migrate { pid, cpu } => self.migrate(pid, cpu),
+            What::SwitchFpuReturn => {
+                self.functions = true;
+                self.return_to_user(cpu, pid)
+            }
+            What::KernelFpuBegin => {
+                self.functions = true;
+                self.kernel_fpu_begin(cpu)
+            }
+            What::KernelFpuEnd => self.kernel_fpu_end(cpu),
+            What::Activated => self.update(pid, |task| {
+                task.loads += u32::from(!task.marked);
+                task.marked = false;
+            }),
+            What::Clone => self.update(pid, |task| {
+                (task.window, task.maybe_done) = (Some(Window::Fork), false);
+                (task.copied, task.loads) = (false, 0);
+            }),
+            What::CopySrc | What::CopyDst => self.fork_copies(cpu, pid),
+            What::Fork { child } => self.fork(cpu, pid, child),
+            What::FlushThread => {
+                self.exec(cpu, pid)?;
+                self.update(pid, |task| task.flushed = true)
+            }
+            What::Exec { pid, old_pid } => self.exec_event(cpu, pid, old_pid),
+            What::ProcessExit => self.update(pid, |task| task.exiting = true),
+            What::Dropped => self.dropped(cpu, pid),
+            What::SignalDeliver => {
+                // Only a handler gets a frame; 0 and 1 are the default action and to ignore.
+                let handled = !text.ends_with(b" sa_handler=0")
+                    && memchr::memmem::find(text, b" sa_handler=0 ").is_none();
+                self.update(pid, |task| task.delivering = handled)
+            }
+            What::CopyToSigframe => self.frame_opens(cpu, pid),
+            What::ClearUserStates => self.handler_registers(cpu, pid),
+            What::RestoreSig => {
+                self.adopt(cpu, pid)?;
+                self.update(pid, |task| task.restoring = true)
+            }
+            What::MarkActivate(_) => {
+                self.update(pid, |task| task.marked = true)?;
+                self.signal_returned(cpu, pid)
+            }
+            What::RegsetSet => self.foreign_write(pid),
+            What::RegsetGet => self.foreign_read(pid),
+            What::SyncFpstate => self.core_dump(cpu, pid),
+            What::Drop
+            | What::BeforeSave
+            | What::AfterSave
+            | What::Timer
+            | What::Reschedule
+            | What::Deactivated
+            | What::Other(_) => Ok(()),
+        }
+    }
+
+    /// Lets an event happen on all machines. An open kernel FPU section whose end was not seen ends first.
+    pub(super) fn emit(&mut self, event: Event) -> Done {
+        if let Some(cpu) = event.cpu() {
+            self.kernel_fpu_ended(cpu)?;
+        }
+        self.fleet.all(event).map(drop)
+    }
+
+    fn kernel_fpu_ended(&mut self, cpu: CpuId) -> Done {
+        match self.fleet.cpu(cpu).slot().kernel_fpu() {
+            Some(_) => self.fleet.all(Event::KernelFpuEnd(cpu)).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The task, if it is in user mode as far as the machines know, enters the kernel.
+    pub(super) fn enter(&mut self, cpu: CpuId, task: TaskId, kind: EntryKind) -> Done {
+        if self.fleet.in_user_mode(task) { self.emit(Event::Entry(cpu, kind)) } else { Ok(()) }
+    }
+
+    /// Makes the task that runs in the kernel on `cpu` the machines' business.
+    pub(super) fn adopt(&mut self, cpu: CpuId, pid: u32) -> Result<TaskId, ReplayError> {
+        if let Some(track) = self.tasks.get(&pid) {
+            let task = track.task;
+            self.enter(cpu, task, EntryKind::Interrupt)?;
+            return Ok(task);
+        }
+        let task = self.fleet.new_task();
+        self.emit(Event::Spawn(task))?;
+        self.emit(Event::ScheduleIn(cpu, task))?;
+        self.tasks.insert(pid, TaskTrack::new(task, UNKNOWN));
+        Ok(task)
+    }
+
+    pub(super) fn is_known(&self, pid: u32) -> bool {
+        self.tasks.get(&pid).is_some_and(|task| task.epoch == self.epoch)
+    }
+
+    /// Compares a decision.
+    pub(super) fn compare(&mut self, cpu: CpuId, pid: u32, decision: Decision, expected: bool, found: bool) {
+        let line = self.fleet.line;
+        self.agreement.compare(Disagreement { line, cpu: cpu.0, pid, decision, expected, found });
+    }
+}
+
+/// The epoch of a task whose state was never known.
+pub(super) const UNKNOWN: u64 = u64::MAX;

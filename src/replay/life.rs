@@ -1,0 +1,179 @@
+//! Fork, exec, exit, migration, and access from outside.
+
+use super::{
+    Decision, Quirk,
+    drive::{Done, Driver},
+    line::syscall_result,
+    tasks::{Ptrace, TaskTrack},
+};
+use crate::{Component, CpuId, EntryKind, Event, TaskId, Value, Verb};
+
+impl Driver {
+    /// Fork copies the parent's state, and loads it before if need be.
+    pub(super) fn fork_copies(&mut self, cpu: CpuId, pid: u32) -> Done {
+        let task = self.adopt(cpu, pid)?;
+        let Some(track) = self.tasks.get(&pid).copied() else { return Ok(()) };
+        if track.copied {
+            return Ok(());
+        }
+        let loaded = track.loads > 0;
+        self.kernel.restores += u64::from(loaded);
+        let mut done = true;
+        if self.is_known(pid) {
+            let need_load = self.fleet.task(task).is_some_and(|task| task.fpstate().need_fpu_load());
+            let expected = self.fleet.expects_load(task, cpu, false);
+            if loaded && !expected && !self.functions {
+                self.infer_kernel_fpu(cpu)?;
+            } else if expected && !loaded && track.maybe_done {
+                // Copied before the switch, which has saved since.
+                self.agreement.undecidable += 1;
+                done = false;
+            } else if need_load || loaded {
+                self.compare(cpu, pid, Decision::Fork, expected, loaded);
+            }
+        }
+        if done {
+            self.loaded_by_fork(cpu)?;
+            self.knows(pid)?;
+        }
+        self.update(pid, |task| {
+            task.copied = true;
+            (task.loads, task.window) = (0, None);
+        })
+    }
+
+    /// The kernel's fork loads the parent; only the machine that is held against it follows.
+    pub(super) fn loaded_by_fork(&mut self, cpu: CpuId) -> Done {
+        let outcome = self.fleet.kernel(Event::Access(cpu, Verb::MoveToCpu))?;
+        if outcome.restores() > 0 {
+            self.agreement.quirk(Quirk::ForkLoadsParent);
+            self.track(cpu).cleared = None;
+        }
+        Ok(())
+    }
+
+    /// The child of a fork has a name now. Without a copy it is a kernel thread, or works for one.
+    pub(super) fn fork(&mut self, cpu: CpuId, pid: u32, child: u32) -> Done {
+        let copied = self.tasks.get(&pid).is_some_and(|parent| parent.copied);
+        self.update(pid, |parent| (parent.copied, parent.window) = (false, None))?;
+        if !copied {
+            return Ok(());
+        }
+        self.adopt(cpu, pid)?;
+        let task = self.fleet.new_task();
+        self.emit(Event::Fork(cpu, task))?;
+        let known = if self.is_known(pid) { self.epoch } else { super::drive::UNKNOWN };
+        self.tasks.insert(child, TaskTrack::new(task, known));
+        Ok(())
+    }
+
+    /// `fpu_flush_thread`: the task starts a new program. A kernel thread becomes a user task here.
+    pub(super) fn exec(&mut self, cpu: CpuId, pid: u32) -> Done {
+        let task = self.adopt(cpu, pid)?;
+        self.finish_delivery(cpu, pid)?;
+        if self.fleet.task(task).is_some_and(|task| !task.has_exited()) {
+            self.emit(Event::Exec(cpu))?;
+        }
+        self.knows(pid)
+    }
+
+    /// `sched_process_exec`: behind the flush. A thread that execs takes its leader's pid.
+    pub(super) fn exec_event(&mut self, cpu: CpuId, pid: u32, old_pid: u32) -> Done {
+        if pid != old_pid
+            && let Some(thread) = self.tasks.remove(&old_pid)
+        {
+            self.tasks.insert(pid, thread);
+        }
+        if !self.tasks.get(&pid).is_some_and(|task| task.flushed) {
+            self.exec(cpu, pid)?;
+        }
+        self.update(pid, |task| task.flushed = false)
+    }
+
+    /// `x86_fpu_dropped`: the kernel gives a dying task's state up.
+    pub(super) fn dropped(&mut self, cpu: CpuId, pid: u32) -> Done {
+        let Some(track) = self.tasks.get(&pid).copied() else { return Ok(()) };
+        let Some(task) = self.fleet.task(track.task) else { return Ok(()) };
+        // A fork that fails drops the child's state, and the parent does not exit.
+        if !track.exiting || task.has_exited() {
+            return Ok(());
+        }
+        let unsaved = !task.fpstate().need_fpu_load();
+        self.enter(cpu, track.task, EntryKind::Interrupt)?;
+        self.emit(Event::Exit(cpu))?;
+        if let Some(owner) = self.fleet.cpu(cpu).slot().owner() {
+            let _ = self.fleet.kernel(Event::InvalidateRegisters(cpu))?;
+            self.track(cpu).cleared = Some(owner);
+        }
+        self.update(pid, |task| (task.saved_when_dead, task.window) = (unsaved, None))
+    }
+
+    pub(super) fn migrate(&mut self, pid: u32, cpu: u32) -> Done {
+        let Some(task) = self.tasks.get(&pid).map(|track| track.task) else { return Ok(()) };
+        let to = CpuId(cpu);
+        self.grow_cpus(cpu);
+        if self.fleet.task(task).is_some_and(|task| task.on().is_none()) {
+            self.emit(Event::Migrate(task, to))?;
+        }
+        Ok(())
+    }
+
+    /// The task that a ptrace call of `tracer` is about, stopped by now, if it is the machines' business.
+    fn traced(&mut self, tracer: u32) -> Result<Option<TaskId>, super::ReplayError> {
+        let call = self.tasks.get(&tracer).and_then(|track| track.ptrace);
+        let Some(target) = call.map(|call| call.target) else { return Ok(None) };
+        let Some(track) = self.tasks.get(&target).copied() else { return Ok(None) };
+        let alive = self.fleet.task(track.task).is_some_and(|task| !task.has_exited());
+        if !alive {
+            return Ok(None);
+        }
+        self.takes_off(target, track.task)?;
+        Ok(self.tasks.get(&target).map(|track| track.task))
+    }
+
+    pub(super) fn foreign_write(&mut self, tracer: u32) -> Done {
+        match self.traced(tracer)? {
+            Some(task) => self.emit(Event::Write(task, Component::SSE, Value::INITIAL)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn foreign_read(&mut self, tracer: u32) -> Done {
+        match self.traced(tracer)? {
+            Some(task) => self.emit(Event::Read(task, Component::SSE)),
+            None => Ok(()),
+        }
+    }
+
+    /// `fpu_sync_fpstate`: a dying task saves its state for its own core dump, and keeps need_fpu_load clear.
+    pub(super) fn core_dump(&mut self, cpu: CpuId, pid: u32) -> Done {
+        let task = self.adopt(cpu, pid)?;
+        if self.fleet.task(task).is_some_and(|task| task.has_exited()) {
+            return Ok(());
+        }
+        let need_load = self.fleet.task(task).is_some_and(|task| task.fpstate().need_fpu_load());
+        self.emit(Event::Access(cpu, Verb::CopyToMemory))?;
+        if !need_load {
+            let _ = self.fleet.kernel(Event::Access(cpu, Verb::MoveToCpu))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn system_call_begins(&mut self, pid: u32, call: &[u8]) {
+        if let Some(task) = self.tasks.get_mut(&pid) {
+            task.ptrace = if call.starts_with(b"NR 101 ") { Ptrace::parse(call) } else { None };
+            task.restoring = !self.functions && call.starts_with(b"NR 15 ");
+        }
+    }
+
+    /// Without function lines, a ptrace call that wrote registers is known from its arguments and its result.
+    pub(super) fn system_call_ends(&mut self, pid: u32, result: &[u8]) -> Done {
+        let Some(task) = self.tasks.get_mut(&pid) else { return Ok(()) };
+        let Some(call) = task.ptrace else { return Ok(()) };
+        let succeeded = syscall_result(result).is_some_and(|(_, result)| result == 0);
+        if !self.functions && succeeded && call.writes_fpu() {
+            self.foreign_write(pid)?;
+        }
+        self.update(pid, |task| task.ptrace = None)
+    }
+}

@@ -1,0 +1,132 @@
+//! Replay of recordings of the Linux kernel: ftrace text in, agreement and costs per policy out.
+//!
+//! A recording holds the schedule, which drives the machines, and what the kernel decided, which they are held
+//! against. The kernel's answers are compared, never read as input; the two exceptions, for recordings without
+//! function lines, are counted apart as [`Agreement::inferred_returns`] and
+//! [`Agreement::inferred_kernel_fpu`].
+//!
+//! ```text
+//! bytes → input (gzip, lines) → line (one record) → drive (records → events and decisions)
+//!                                                     ├→ agreement (the kernel against owner-slot)
+//!                                                     └→ fleet (one machine a policy, and the optimum)
+//! ```
+//!
+//! A *decision* is: at each switch away from a user task whose state is known, saved or not; at each return to
+//! user with need_fpu_load set, and at each load that fork or signal delivery may do, loaded or not.
+//!
+//! ```
+//! use fpuswitch::{fpu::policy::Builtin, replay::{Options, replay}};
+//!
+//! let recording = "\
+//! # tracer: function
+//!         worker-7       [000] d....     1.000000: switch_fpu_return <-exit_to_user_mode_prepare
+//!         worker-7       [000] .....     1.000100: sys_enter: NR 1 (1, 2, 3, 4, 5, 6)
+//!         worker-7       [000] d..2.     1.000200: sched_switch: prev_comm=worker prev_pid=7 prev_prio=120 \
+//! prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120
+//!         worker-7       [000] d..2.     1.000201: x86_fpu_regs_deactivated: x86/fpu: 0 load: 0
+//!           idle-0       [000] d..2.     1.000300: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 \
+//! prev_state=R ==> next_comm=worker next_pid=7 next_prio=120
+//!         worker-7       [000] d....     1.000400: switch_fpu_return <-exit_to_user_mode_prepare
+//!         worker-7       [000] .....     1.000500: sys_enter: NR 1 (1, 2, 3, 4, 5, 6)
+//! ";
+//! let report = replay(recording.as_bytes(), &Options::default())?;
+//! assert_eq!((report.agreement.decisions, report.agreement.disagreements), (2, 0));
+//! # let _ = Builtin::ALL;
+//! # Ok::<(), fpuswitch::replay::ReplayError>(())
+//! ```
+
+mod agreement;
+mod costs;
+mod drive;
+mod fleet;
+mod input;
+mod life;
+mod line;
+mod optimum;
+mod pending;
+mod report;
+mod signal;
+mod tasks;
+
+pub use agreement::{Agreement, Decision, Disagreement, Quirk};
+pub use costs::Costs;
+pub use input::InputError;
+pub use report::{KernelCounts, OptimumCounts, PolicyCounts, Report};
+
+use crate::{Event, EventError, check::Violation, fpu::policy::Builtin};
+use std::{io::Read, vec::Vec};
+
+/// What to replay under.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The policies to compare.
+    pub policies: Vec<Builtin>,
+    /// The policy that is held against the kernel, with the kernel's quirks. Anything but
+    /// [`Builtin::OwnerSlot`] is a negative control: Linux from 5.2 is `owner-slot`.
+    pub reference: Builtin,
+    /// Whether every event is followed by a check of all invariants on all machines.
+    pub check: bool,
+}
+
+impl Default for Options {
+    /// All policies, `owner-slot` against the kernel, no check.
+    fn default() -> Self {
+        Self { policies: Builtin::ALL.to_vec(), reference: Builtin::OwnerSlot, check: false }
+    }
+}
+
+/// Why a recording cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The bytes cannot be read as lines.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// There is not one line of a recording.
+    #[error("not an ftrace recording: expected a header line such as '# tracer: function', or an event")]
+    NotATrace,
+    /// A line is malformed.
+    #[error("line {line}: expected {expected}")]
+    Malformed {
+        /// The line, from 1.
+        line: u64,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// The lines up to this one ask for an event that cannot happen. A gap in this crate's reading of
+    /// recordings.
+    #[error("line {line}: the recording asks for '{event}', which cannot happen here: {source}")]
+    Refused {
+        /// The line, from 1.
+        line: u64,
+        /// The event.
+        event: Event,
+        /// Why not.
+        source: EventError,
+    },
+    /// With [`Options::check`]: an invariant does not hold.
+    #[error("line {line}: under {policy} {violation}")]
+    Violation {
+        /// The line, from 1.
+        line: u64,
+        /// Whose machine.
+        policy: &'static str,
+        /// What is broken.
+        violation: Violation,
+    },
+}
+
+/// Replays one recording: ftrace text, plain or gzip.
+///
+/// Reads to the end in constant memory but for the tasks that are alive.
+///
+/// # Errors
+/// [`ReplayError`] for input that is no recording, cut off, damaged or malformed, with the line.
+pub fn replay(input: impl Read, options: &Options) -> Result<Report, ReplayError> {
+    let mut lines = input::Lines::new(input)?;
+    let mut driver = drive::Driver::new(options);
+    while let Some((text, number)) = lines.next_line()? {
+        driver.text(text, number)?;
+    }
+    driver.finish(lines.bytes())
+}
