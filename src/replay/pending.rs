@@ -2,7 +2,7 @@
 
 use super::{
     Decision, Quirk, ReplayError,
-    drive::{Done, Driver},
+    drive::{Done, Driver, UNKNOWN},
     tasks::{Pending, TaskTrack, Window},
 };
 use crate::{CpuId, Current, EntryKind, Event, KernelContext, TaskId};
@@ -43,7 +43,15 @@ impl Driver {
 
     /// `prev` leaves the CPU to `next`.
     fn switch(&mut self, cpu: CpuId, prev: u32, next: u32, dead: bool, found: Option<bool>) -> Done {
-        if let Some(track) = self.tasks.get(&prev).copied() {
+        if !self.functions && found == Some(true) && !self.tasks.contains_key(&prev) {
+            // Only a user task is saved, and only behind a return to user.
+            self.agreement.inferred_returns += 1;
+            let task = self.adopt(cpu, prev)?;
+            self.emit(Event::Return(cpu, task))?;
+            let track = TaskTrack::new(task, UNKNOWN);
+            self.leaves(cpu, prev, track, dead, None)?;
+            self.knows(prev)?;
+        } else if let Some(track) = self.tasks.get(&prev).copied() {
             self.leaves(cpu, prev, track, dead, found)?;
         } else if self.fleet.cpu(cpu).current() == Current::Idle {
             self.kernel_fpu_end(cpu)?;

@@ -155,6 +155,33 @@ impl<P: Policy> Checked<P> {
         self.machine.task(task).is_some_and(|task| task.fpstate().signal().is_returning())
     }
 
+    /// Checks a list of events, those left out that the machine refuses.
+    pub(crate) fn replay(policy: P, cpus: usize, events: &[Event]) -> Result<(), Broken> {
+        let mut checked = Self::new(policy, cpus);
+        for event in events {
+            if let Err(Stopped::Broken(broken)) = checked.apply(*event) {
+                return Err(broken);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with as few events as leaving out one at a time leads to.
+    fn minimise(&self, mut broken: Broken) -> Broken {
+        let mut at = broken.events.len();
+        while at > 0 {
+            at -= 1;
+            let mut fewer = broken.events.clone();
+            fewer.remove(at);
+            let (policy, cpus) = (self.machine.policy().clone(), self.machine.cpus().len());
+            if let Err(shorter) = Self::replay(policy, cpus, &fewer) {
+                broken = shorter;
+                at = at.min(broken.events.len());
+            }
+        }
+        broken
+    }
+
     /// Lets one event happen that `raw` picks among those that the machine accepts. `None` if it accepts
     /// none of many.
     pub(crate) fn step(&mut self, raw: u32) -> Result<Option<(Event, Outcome)>, Broken> {
@@ -163,7 +190,7 @@ impl<P: Policy> Checked<P> {
             match self.apply(event) {
                 Ok(outcome) => return Ok(Some((event, outcome))),
                 Err(Stopped::Refused(_)) => {}
-                Err(Stopped::Broken(broken)) => return Err(broken),
+                Err(Stopped::Broken(broken)) => return Err(self.minimise(broken)),
             }
         }
         Ok(None)
@@ -184,9 +211,18 @@ pub(crate) fn choice_lists(most: usize) -> impl Strategy<Value = (usize, Vec<u32
     (2..=3_usize, prop::collection::vec(any::<u32>(), 0..=most))
 }
 
-/// As many cases as that, and no file that remembers failures: the message has the whole list of events.
+/// As many cases as that, or as PROPTEST_CASES says. No file remembers failures: the message has the whole list
+/// of events.
 pub(crate) fn cases(cases: u32) -> Config {
-    Config { failure_persistence: None, ..Config::with_cases(cases) }
+    let default = Config { failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() { default } else { Config { cases, ..default } }
+}
+
+/// A machine after the legal events that the choices pick.
+pub(crate) fn random<P: Policy>(policy: P, (cpus, raws): &(usize, Vec<u32>)) -> Result<Checked<P>, Broken> {
+    let mut checked = Checked::new(policy, *cpus);
+    raws.iter().try_for_each(|raw| checked.step(*raw).map(drop))?;
+    Ok(checked)
 }
 
 /// The choice itself, and others for the case that the machine refuses its event: the same kind of event with
@@ -195,7 +231,9 @@ pub(crate) fn choices(raw: u32) -> impl Iterator<Item = u32> {
     const KINDS_TRIED: u32 = 60;
     const NAMES_TRIED: u32 = 12;
     let kind = move |n| if n == 0 { raw % KINDS } else { hash(raw, n) % KINDS };
-    let names = move |n, m| if (n, m) == (0, 0) { raw / KINDS } else { hash(raw, KINDS_TRIED + n * NAMES_TRIED + m) / KINDS };
+    let names = move |n, m| {
+        if (n, m) == (0, 0) { raw / KINDS } else { hash(raw, KINDS_TRIED + n * NAMES_TRIED + m) / KINDS }
+    };
     let other = move |n| (0..NAMES_TRIED).map(move |m| names(n, m) * KINDS + kind(n));
     (0..KINDS_TRIED).flat_map(other)
 }
@@ -284,7 +322,8 @@ pub(crate) fn any_event<P: Policy>(machine: &Machine<AbstractRegs, P>, raw: u32)
         46..48 => Event::SigReturn(cpu),
         48..50 => Event::SigReturnLoad(cpu),
         50..52 => {
-            let changes = [FrameChange::Absent, FrameChange::Absent, FrameChange::BadHeader, FrameChange::Short];
+            let changes =
+                [FrameChange::Absent, FrameChange::Absent, FrameChange::BadHeader, FrameChange::Short];
             Event::Frame(task, digits.one_of(&changes))
         }
         52 => Event::Offline(cpu),
