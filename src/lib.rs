@@ -15,6 +15,8 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[cfg(feature = "std")]
+mod arch;
 pub mod check;
 mod error;
 mod event;
@@ -24,11 +26,14 @@ pub mod machine;
 pub mod registers;
 #[cfg(feature = "replay")]
 pub mod replay;
+pub mod report;
 mod value;
 pub mod xstate;
 
 pub use error::{Current, EventError};
-pub use event::{EntryKind, Event, FrameChange, KernelContext, ParseEventError, Verb};
+pub use event::{
+    EntryKind, Event, EventFile, EventFileError, FrameChange, KernelContext, ParseEventError, Verb,
+};
 pub use ids::{CpuId, IdError, TaskId};
 pub use value::{Pkru, Value, ValueError};
 pub use xstate::{Component, ComponentSet, UnknownComponent};

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 const DOC: &str = include_str!("../docs/events.md");
-const SOURCE: &str = include_str!("../src/event.rs");
+const SOURCE: &str = include_str!("../src/event/mod.rs");
 
 /// Every variant, with every word that it may hold and with the smallest and largest numbers.
 fn events() -> Vec<Event> {

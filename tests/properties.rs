@@ -1,23 +1,25 @@
-//! What holds for every list of events: the invariants under every policy, and what follows from the machine
-//! being a value that a policy cannot make do anything else than be faster or slower.
+//! What holds for every list of events: the invariants under every policy, and what follows from a policy being
+//! able to make a machine faster or slower, but nothing else.
 
 mod support;
 
 use fpuswitch::{
-    Current, Event, EventError, TaskId,
+    Event, EventError, Value,
     fpu::{
-        Before, Load, LoadRule, Policy, Save, SaveRule,
-        policy::{Builtin, InKernel},
+        Before, FrameLoad, Load, LoadRule, Policy, Save, SaveRule,
+        policy::{Builtin, Deferred, Eager, EagerOwner, OwnerSlot},
     },
-    machine::{Machine, Outcome},
+    machine::{Cpu, Done, Machine, Outcome},
     registers::AbstractRegs,
 };
-use proptest::prelude::*;
+use proptest::{array::uniform4, prelude::*, test_runner::TestCaseResult};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     hash::{BuildHasher, RandomState},
 };
-use support::{Answers, Checked, FullLazy, Trap, any_event, cases, choice_lists, choices, hash, random};
+use support::{
+    Answers, Calls, Checked, FullLazy, Trap, Watched, any_event, cases, choice_lists, choices, hash, random,
+};
 
 const STEPS: usize = 120;
 
@@ -25,20 +27,35 @@ fn builtins() -> impl Strategy<Value = Builtin> {
     prop::sample::select(&Builtin::ALL[..])
 }
 
-/// Every answer to every hook, but for the two at the end.
 fn answers() -> impl Strategy<Value = Answers> {
     let save = || prop_oneof![Just(SaveRule::Keep), Just(SaveRule::Save)];
-    let load = || {
-        prop::sample::select(&[LoadRule::Defer, LoadRule::UnlessValid, LoadRule::Always, LoadRule::Trap][..])
-    };
-    let all = (save(), save(), load(), load(), load(), load(), load());
-    all.prop_map(|(entry, switch_out, switch_in, first_use, return_to_user, kernel_fpu_end, release)| {
+    let rules = &[LoadRule::Defer, LoadRule::UnlessValid, LoadRule::Always, LoadRule::Trap];
+    let load = || prop::sample::select(&rules[..]);
+    let by_facts = (uniform4(save()), uniform4(save()), uniform4(load()), uniform4(load()), uniform4(load()));
+    (by_facts, load(), load()).prop_map(|(by_facts, kernel_fpu_end, release)| {
+        let (entry, switch_out, switch_in, first_use, return_to_user) = by_facts;
         Answers { entry, switch_out, switch_in, first_use, return_to_user, kernel_fpu_end, release }
     })
 }
 
+/// The events that `policy` makes of the choices, with the machine before each and its outcome.
+fn history<P: Policy>(
+    policy: P,
+    (cpus, raws): &(usize, Vec<u32>),
+) -> Result<Vec<(Checked<P>, Event, Outcome)>, TestCaseError> {
+    let mut checked = Checked::new(policy, *cpus);
+    let mut history = Vec::new();
+    for raw in raws {
+        let before = checked.clone();
+        if let Some((event, outcome)) = checked.step(*raw)? {
+            history.push((before, event, outcome));
+        }
+    }
+    Ok(history)
+}
+
 proptest! {
-    #![proptest_config(cases(160))]
+    #![proptest_config(cases(128))]
 
     #[test]
     fn the_policies_of_this_crate_keep_every_invariant(list in choice_lists(STEPS)) {
@@ -57,4 +74,233 @@ proptest! {
     fn no_answers_of_a_policy_lose_a_state(policy in answers(), list in choice_lists(STEPS)) {
         random(policy, &list)?;
     }
+
+    /// With the invariants, which include what programs see: policies differ in cost only.
+    #[test]
+    fn what_can_happen_does_not_depend_on_the_policy((cpus, raws) in choice_lists(STEPS)) {
+        let mut machines = Builtin::ALL.map(|policy| Machine::<AbstractRegs, _>::new(policy, cpus));
+        let mut trap = Machine::<AbstractRegs, _>::new(Trap, cpus);
+        for raw in raws {
+            for choice in choices(raw) {
+                let event = any_event(&machines[0], choice);
+                let [first, others @ ..] = machines.each_mut().map(|machine| machine.apply(event).map(drop));
+                for (other, policy) in others.into_iter().zip(&Builtin::ALL[1..]) {
+                    prop_assert_eq!(first, other, "{} under {}", event, policy.name());
+                }
+                let trapping = trap.apply(event).map(drop);
+                match event {
+                    Event::FirstUse(_) => prop_assert!(first.is_err(), "no policy but the last one traps"),
+                    Event::UserWrite(cpu, ..) if trapping == Err(EventError::TrapArmed(cpu)) => {
+                        prop_assert_eq!(first, Ok(()));
+                        prop_assert!(trap.apply(Event::FirstUse(cpu)).is_ok());
+                        prop_assert_eq!(trap.apply(event).map(drop), Ok(()));
+                    }
+                    _ => prop_assert_eq!(first, trapping, "{} under {}", event, Trap.name()),
+                }
+                if first.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_refused_changes_nothing(policy in builtins(), (cpus, raws) in choice_lists(STEPS)) {
+        let mut machine = Machine::<AbstractRegs, _>::new(policy, cpus);
+        let mut refused = 0;
+        for raw in &raws {
+            for choice in choices(*raw) {
+                let before = machine.clone();
+                if machine.apply(any_event(&machine, choice)).is_ok() {
+                    break;
+                }
+                refused += 1;
+                prop_assert_eq!(&machine, &before);
+            }
+        }
+        prop_assert!(refused > 0 || raws.len() < 20, "all {} events were accepted", raws.len());
+    }
+
+    #[test]
+    fn the_same_events_lead_to_the_same_machine(policy in builtins(), list in choice_lists(STEPS)) {
+        let once = random(policy, &list)?;
+        let mut again = Checked::new(policy, list.0);
+        for event in &once.events {
+            prop_assert!(again.follow(*event).is_ok(), "{event} was refused the second time");
+        }
+        let hasher = RandomState::new();
+        prop_assert_eq!(hasher.hash_one(&once.machine), hasher.hash_one(&again.machine));
+        prop_assert_eq!(once, again);
+    }
+
+    #[test]
+    fn a_clone_goes_its_own_way(policy in builtins(), list in choice_lists(STEPS), more: [u32; 20]) {
+        let mut one = random(policy, &list)?;
+        let mut other = one.clone();
+        let before = format!("{other:?}");
+        for raw in more {
+            one.step(raw)?;
+        }
+        prop_assert_eq!(format!("{other:?}"), before);
+        for raw in more {
+            other.step(raw)?;
+        }
+        prop_assert_eq!(one, other);
+    }
+
+    /// Deferred writes owner and last_cpu and reads neither, and so does eager: the loads that owner-slot and
+    /// eager-owner skip put into the registers what is there already.
+    #[test]
+    fn a_skipped_restore_makes_no_other_difference(list in choice_lists(STEPS)) {
+        fn compare(always: impl Policy, unless_valid: impl Policy, list: &(usize, Vec<u32>)) -> TestCaseResult {
+            let mut other = Machine::<AbstractRegs, _>::new(unless_valid, list.0);
+            for (before, event, loaded) in history(always, list)? {
+                prop_assert_eq!(before.machine.cpus(), other.cpus());
+                prop_assert_eq!(before.machine.tasks(), other.tasks());
+                let outcome = other.apply(event).map_err(|error| TestCaseError::fail(error.to_string()))?;
+                let skipped = outcome.load == Some(Load::Skipped) && loaded.load == Some(Load::Restored);
+                prop_assert!(skipped || outcome == loaded, "{}: {}, and {}", event, loaded, outcome);
+            }
+            Ok(())
+        }
+        compare(Deferred, OwnerSlot, &list)?;
+        compare(Eager, EagerOwner, &list)?;
+    }
+
+    #[test]
+    fn an_outcome_counts_what_was_done_to_the_registers(policy in builtins(), list in choice_lists(STEPS)) {
+        let mut watched = Machine::<Watched, _>::new(policy, list.0);
+        for (_, event, outcome) in history(policy, &list)? {
+            Calls::take();
+            prop_assert_eq!(watched.apply(event), Ok(outcome));
+            // The initial configuration is no task's image, although it is loaded from one.
+            let initial = matches!(event, Event::SignalEnter(_)) || outcome.frame_load == Some(FrameLoad::Refused);
+            let counted = Calls { saves: outcome.saves(), restores: outcome.restores() + u32::from(initial) };
+            prop_assert_eq!(Calls::take(), counted, "{}: {}", event, outcome);
+        }
+    }
+
+    #[test]
+    fn decisions_are_those_of_the_table_of_policies(policy in builtins(), list in choice_lists(STEPS)) {
+        for (before, event, outcome) in history(policy, &list)? {
+            for done in outcome.before.iter().flatten() {
+                prop_assert!(was_needed(&before, *done), "{event}: {outcome}, under {}", policy.name());
+            }
+            let Some((load, save)) = table(policy, &before, event, outcome) else { continue };
+            prop_assert_eq!((outcome.load, outcome.save), (load, save), "{} under {}", event, policy.name());
+        }
+    }
+}
+
+/// What was asked for first was so, and doing it helped.
+fn was_needed(before: &Checked<Builtin>, done: Done) -> bool {
+    let holds_only_copy =
+        |cpu: &Cpu<_>, task| cpu.slot().owner() == Some(task) && cpu.slot().holds_only_copy();
+    let mut cpus = before.machine.cpus().iter();
+    match done.asked {
+        Before::Evict(task) => cpus.any(|cpu| holds_only_copy(cpu, task)) && done.save == Save::Saved,
+        Before::Flush { cpu: on, task } => {
+            cpus.any(|cpu| cpu.slot().cpu() == on && holds_only_copy(cpu, task)) && done.save == Save::Saved
+        }
+        Before::Interrupt { cpu } => before.spec.in_user_mode(cpu) && done.save == Save::Kept,
+    }
+}
+
+/// The load and the save of a switch or a return: the table in the docs of `fpu::policy`.
+fn table(
+    policy: Builtin,
+    before: &Checked<Builtin>,
+    event: Event,
+    outcome: Outcome,
+) -> Option<(Option<Load>, Option<Save>)> {
+    let cpu = before.machine.cpu(event.cpu()?)?;
+    let task = match event {
+        Event::ScheduleIn(_, task) | Event::Return(_, task) => task,
+        Event::ScheduleOut(cpu) => before.spec.current(cpu)?,
+        _ => return None,
+    };
+    let fpstate = before.machine.task(task)?.fpstate();
+    let flush = |done: &Done| matches!(done.asked, Before::Flush { .. });
+    let in_memory = fpstate.need_fpu_load() || outcome.before.iter().flatten().any(flush);
+    let valid = fpstate.is_valid_on(cpu.slot());
+    let unless_valid = if valid { Load::Skipped } else { Load::Restored };
+    let (eager, lazy) = (matches!(policy, Builtin::Eager | Builtin::EagerOwner), policy == Builtin::LazySave);
+    Some(match event {
+        _ if !fpstate.is_user() && matches!(event, Event::ScheduleOut(_)) => (None, Some(Save::NotUser)),
+        _ if !fpstate.is_user() => (Some(Load::NotUser), None),
+        Event::ScheduleOut(_) if lazy => (None, Some(Save::Kept)),
+        Event::ScheduleOut(_) if in_memory => (None, Some(Save::AlreadyInMemory)),
+        Event::ScheduleOut(_) => (None, Some(Save::Saved)),
+        Event::ScheduleIn(..) if policy == Builtin::Eager => (Some(Load::Restored), None),
+        Event::ScheduleIn(..) if eager => (Some(unless_valid), None),
+        // Lazy-save finds the only copy where it left it.
+        Event::ScheduleIn(..) if lazy && !in_memory => (Some(Load::Skipped), None),
+        Event::ScheduleIn(..) => (Some(Load::Deferred), None),
+        _ if eager || !in_memory => (Some(Load::AlreadyLive), None),
+        _ if policy == Builtin::Deferred => (Some(Load::Restored), None),
+        _ => (Some(unless_valid), None),
+    })
+}
+
+/// The control of all the above: whatever is never picked is never checked.
+#[test]
+fn random_events_reach_every_event_and_every_decision() {
+    let mut names = BTreeSet::new();
+    let mut seen = HashSet::new();
+    let mut reused = false;
+    let mut note = |event: Event, outcome: Outcome| {
+        names.extend(event.to_string().split(' ').next().map(str::to_owned));
+        for done in outcome.before.iter().flatten() {
+            seen.insert(match done.asked {
+                Before::Evict(_) => "evict".to_owned(),
+                Before::Flush { .. } => "flush".to_owned(),
+                Before::Interrupt { .. } => "interrupt".to_owned(),
+            });
+        }
+        let Outcome { save, load, frame_save, frame_load, value, .. } = outcome;
+        seen.extend(save.map(|save| format!("{save:?}")));
+        seen.extend(load.map(|load| format!("{load:?}")));
+        seen.extend(frame_save.map(|save| format!("frame {save:?}")));
+        seen.extend(frame_load.map(|load| format!("frame {load:?}")));
+        reused |= value.is_some_and(|value| value != Value::INITIAL);
+    };
+    for seed in 0..40 {
+        let list = (2 + seed as usize % 2, (0..200).map(|n| hash(seed, n)).collect());
+        for policy in Builtin::ALL {
+            let history = history(policy, &list).expect("every invariant holds");
+            history.into_iter().for_each(|(_, event, outcome)| note(event, outcome));
+        }
+        let history = history(Trap, &list).expect("every invariant holds");
+        history.into_iter().for_each(|(_, event, outcome)| note(event, outcome));
+    }
+    assert_eq!(names, documented_names());
+    let decisions = [
+        "evict",
+        "flush",
+        "interrupt",
+        "Saved",
+        "AlreadyInMemory",
+        "Kept",
+        "NotUser",
+        "Restored",
+        "Skipped",
+        "AlreadyLive",
+        "Deferred",
+        "TrapArmed",
+        "frame Saved",
+        "frame Faulted",
+        "frame Loaded",
+        "frame Refused",
+    ];
+    // All but Initialised: no image becomes bad here.
+    assert_eq!(seen, decisions.map(str::to_owned).into());
+    assert!(reused, "no written value was ever read");
+}
+
+/// The first words of the table of events in the docs, which another test compares with the enum.
+fn documented_names() -> BTreeSet<String> {
+    let (_, table) =
+        include_str!("../docs/events.md").split_once("|---|---|---|\n").expect("the table of events");
+    let rows = table.lines().map_while(|row| row.strip_prefix("| `"));
+    rows.filter_map(|row| row.split([' ', '`']).next()).map(str::to_owned).collect()
 }

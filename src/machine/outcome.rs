@@ -37,10 +37,11 @@ impl Outcome {
     /// One event asks for three things at most: an interrupt, a flush and an eviction.
     pub const MOST_BEFORE: usize = 3;
 
-    /// How often registers were saved to an image.
+    /// How often registers were saved, to an image or to a signal frame.
     pub fn saves(&self) -> u32 {
         let before = self.before.iter().flatten().map(|done| done.save);
-        before.chain(self.save).filter(|save| *save == Save::Saved).count() as u32
+        let images = before.chain(self.save).filter(|save| *save == Save::Saved).count() as u32;
+        images + u32::from(self.frame_save == Some(FrameSave::Saved))
     }
 
     /// How often registers were loaded from an image.

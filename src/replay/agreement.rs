@@ -51,6 +51,14 @@ impl Quirk {
             Self::ExitClearsOwner => "exit_clears_owner",
         }
     }
+
+    /// What is counted: the operations that it cost the kernel.
+    pub fn costs(self) -> &'static str {
+        match self {
+            Self::ExitSavesDeadTask => "saves",
+            Self::ForkLoadsParent | Self::ExitClearsOwner => "restores",
+        }
+    }
 }
 
 /// A decision on which the kernel and the machine differ.

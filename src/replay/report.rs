@@ -60,11 +60,12 @@ pub struct OptimumCounts {
 pub struct PolicyCounts {
     /// The policy.
     pub name: &'static str,
-    /// Saves, those that a kernel FPU section, an eviction or a flush asked for too.
+    /// Saves: at switches, for kernel FPU sections, evictions and flushes, into fork's copy and into signal
+    /// frames.
     pub saves: u64,
-    /// Restores.
+    /// Restores from a task's image. Loads from signal frames are not counted: they are the same for all.
     pub restores: u64,
-    /// Loads that turned out not to be needed.
+    /// Restores skipped because the registers still held the state.
     pub restores_skipped: u64,
 }
 

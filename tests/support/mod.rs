@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 mod policies;
+mod watched;
 
 pub(crate) use policies::{Answers, FullLazy, Losing, Trap};
+pub(crate) use watched::{Calls, Watched};
 
 use fpuswitch::{
     Component, CpuId, Current, EntryKind, Event, EventError, FrameChange, KernelContext, Pkru, TaskId, Value,
@@ -282,7 +284,7 @@ pub(crate) fn any_event<P: Policy>(machine: &Machine<AbstractRegs, P>, raw: u32)
     };
     let new = machine.next_task(slot).unwrap_or(task);
     let component = if odd { Component::X87 } else { digits.one_of(&COMPONENTS) };
-    let value = Value::new(1 + Digits(digits.0).below(253) as u8).expect("1 to 253 are patterns");
+    let value = Value::new(1 + Digits(digits.0).below(252) as u8).expect("1 to 252 are patterns");
     match kind {
         0..4 => Event::ScheduleIn(cpu, task),
         4..10 => match machine.cpu(cpu).map(|cpu| cpu.current()) {

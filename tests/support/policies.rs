@@ -70,17 +70,21 @@ impl Policy for FullLazy {
     }
 }
 
-/// Answers what it was told to, sensible or not. Only the save at kernel FPU begin is given: a policy that
-/// keeps the registers there loses them, and the trait says so.
+/// Answers what it was told to, sensible or not, for each of the four [`Facts`] there are. Only the save at
+/// kernel FPU begin is given: a policy that keeps the registers there loses them, and the trait says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Answers {
-    pub(crate) entry: SaveRule,
-    pub(crate) switch_out: SaveRule,
-    pub(crate) switch_in: LoadRule,
-    pub(crate) first_use: LoadRule,
-    pub(crate) return_to_user: LoadRule,
+    pub(crate) entry: [SaveRule; 4],
+    pub(crate) switch_out: [SaveRule; 4],
+    pub(crate) switch_in: [LoadRule; 4],
+    pub(crate) first_use: [LoadRule; 4],
+    pub(crate) return_to_user: [LoadRule; 4],
     pub(crate) kernel_fpu_end: LoadRule,
     pub(crate) release: LoadRule,
+}
+
+fn index(facts: Facts) -> usize {
+    usize::from(facts.valid) * 2 + usize::from(facts.need_fpu_load)
 }
 
 impl Policy for Answers {
@@ -92,24 +96,24 @@ impl Policy for Answers {
         Form { not_running: NotRunning::Anywhere, in_kernel: InKernel::Anywhere }
     }
 
-    fn entry(&self, _: EntryKind, _: Facts) -> SaveRule {
-        self.entry
+    fn entry(&self, _: EntryKind, task: Facts) -> SaveRule {
+        self.entry[index(task)]
     }
 
-    fn switch_out(&self, _: Facts) -> SaveRule {
-        self.switch_out
+    fn switch_out(&self, task: Facts) -> SaveRule {
+        self.switch_out[index(task)]
     }
 
-    fn switch_in(&self, _: Facts) -> LoadRule {
-        self.switch_in
+    fn switch_in(&self, task: Facts) -> LoadRule {
+        self.switch_in[index(task)]
     }
 
-    fn first_use(&self, _: Facts) -> LoadRule {
-        self.first_use
+    fn first_use(&self, task: Facts) -> LoadRule {
+        self.first_use[index(task)]
     }
 
-    fn return_to_user(&self, _: Facts) -> LoadRule {
-        self.return_to_user
+    fn return_to_user(&self, task: Facts) -> LoadRule {
+        self.return_to_user[index(task)]
     }
 
     fn kernel_fpu_end(&self) -> LoadRule {

@@ -1,0 +1,117 @@
+//! One line of JSON a recording.
+
+use fpuswitch::replay::{Costs, Disagreement, OptimumCounts, PolicyCounts, Report};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+#[derive(Serialize)]
+pub(crate) struct File<'a> {
+    file: &'a str,
+    lines: u64,
+    seconds: f64,
+    kernel: Kernel,
+    agreement: Agreement,
+    policies: Vec<Policy>,
+    costs: Costs,
+    lost: u64,
+    ignored: &'a BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+struct Kernel {
+    switches: u64,
+    returns: u64,
+    saves: u64,
+    restores: u64,
+}
+
+#[derive(Serialize)]
+struct Agreement {
+    decisions: u64,
+    disagreements: u64,
+    inferred: u64,
+    inferred_return: u64,
+    inferred_kernel_fpu: u64,
+    undecidable: u64,
+    quirks: BTreeMap<&'static str, u64>,
+    first: Vec<First>,
+}
+
+#[derive(Serialize)]
+struct First {
+    line: u64,
+    cpu: u32,
+    pid: u32,
+    decision: String,
+    expected: bool,
+    found: bool,
+}
+
+#[derive(Serialize)]
+struct Policy {
+    name: &'static str,
+    saves: u64,
+    restores: u64,
+    restores_skipped: u64,
+    cost_ns: f64,
+    saves_over_optimum: Option<f64>,
+    restores_over_optimum: Option<f64>,
+}
+
+impl<'a> File<'a> {
+    pub(crate) fn new(file: &'a str, report: &'a Report, costs: &Costs) -> Self {
+        let agreement = &report.agreement;
+        Self {
+            file,
+            lines: report.lines,
+            seconds: report.seconds,
+            kernel: Kernel {
+                switches: report.kernel.switches,
+                returns: report.kernel.returns,
+                saves: report.kernel.saves,
+                restores: report.kernel.restores,
+            },
+            agreement: Agreement {
+                decisions: agreement.decisions,
+                disagreements: agreement.disagreements,
+                inferred: agreement.inferred(),
+                inferred_return: agreement.inferred_returns,
+                inferred_kernel_fpu: agreement.inferred_kernel_fpu,
+                undecidable: agreement.undecidable,
+                quirks: agreement.quirks.iter().map(|(quirk, count)| (quirk.name(), *count)).collect(),
+                first: agreement.first.iter().map(First::new).collect(),
+            },
+            policies: report.policies.iter().map(|p| Policy::new(p, &report.optimum, costs)).collect(),
+            costs: *costs,
+            lost: report.lost,
+            ignored: &report.ignored,
+        }
+    }
+}
+
+impl First {
+    fn new(found: &Disagreement) -> Self {
+        Self {
+            line: found.line,
+            cpu: found.cpu,
+            pid: found.pid,
+            decision: found.decision.to_string(),
+            expected: found.expected,
+            found: found.found,
+        }
+    }
+}
+
+impl Policy {
+    fn new(counts: &PolicyCounts, optimum: &OptimumCounts, costs: &Costs) -> Self {
+        Self {
+            name: counts.name,
+            saves: counts.saves,
+            restores: counts.restores,
+            restores_skipped: counts.restores_skipped,
+            cost_ns: counts.cost_ns(costs),
+            saves_over_optimum: optimum.saves_ratio(counts.saves),
+            restores_over_optimum: optimum.restores_ratio(counts.restores),
+        }
+    }
+}

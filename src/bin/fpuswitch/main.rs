@@ -1,0 +1,109 @@
+//! The command line.
+
+mod bundled;
+mod costs;
+mod json;
+mod replay;
+mod run;
+
+use clap::{Parser, Subcommand};
+use fpuswitch::fpu::{Policy, policy::Builtin};
+use std::{path::PathBuf, process::ExitCode};
+
+/// FPU context-switching policies, simulated, checked, and held against recordings of the Linux kernel.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Replay recordings of the Linux kernel under several policies, and compare.
+    ///
+    /// Exit status: 0 without disagreement, 1 with one, 2 for bad input. The worst of several files wins.
+    Replay(replay::Arguments),
+    /// Replay a file of events and print what happens, step by step.
+    ///
+    /// Exit status: 0 if all invariants hold, 1 if not, 2 for bad input.
+    Run(RunArguments),
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// The policy: eager, eager-owner, deferred, owner-slot or lazy-save.
+    #[arg(long, value_name = "NAME", default_value_t = Named(Builtin::OwnerSlot))]
+    policy: Named,
+    /// A file of events (docs/events.md); - for standard input.
+    file: PathBuf,
+}
+
+/// A policy chosen by name.
+#[derive(Clone, Copy)]
+struct Named(Builtin);
+
+impl std::str::FromStr for Named {
+    type Err = fpuswitch::fpu::policy::UnknownPolicy;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        name.parse().map(Self)
+    }
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+/// How a command ended; the worst of several wins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Status {
+    Fine,
+    Finding,
+    BadInput,
+}
+
+fn main() -> ExitCode {
+    let status = match Arguments::parse().command {
+        Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Run(arguments) => run::run(&arguments.file, arguments.policy.0),
+    };
+    match status {
+        Status::Fine => ExitCode::SUCCESS,
+        Status::Finding => ExitCode::from(1),
+        Status::BadInput => ExitCode::from(2),
+    }
+}
+
+/// Prints an error and what caused it to standard error.
+fn complain(about: &str, error: &dyn std::error::Error) -> Status {
+    let mut message = format!("fpuswitch: {about}: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !message.ends_with(&cause_text) {
+            message = format!("{message}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    eprintln!("{message}");
+    Status::BadInput
+}
+
+/// An empty table in the style of all of them.
+fn table() -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
+    table
+}
+
+/// Prints to standard output. A reader that has gone away, such as `head`, is no error.
+fn print(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    if out.write_fmt(text).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}

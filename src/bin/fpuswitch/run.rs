@@ -1,0 +1,63 @@
+//! `fpuswitch run`.
+
+use crate::{Status, complain, print};
+use comfy_table::Table;
+use fpuswitch::{EventFile, fpu::policy::Builtin, machine::Machine, registers::AbstractRegs, report::Steps};
+use std::{io::Read, path::Path};
+
+pub(crate) fn run(file: &Path, policy: Builtin) -> Status {
+    let name = file.display().to_string();
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().lock().read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
+    };
+    if let Err(error) = read {
+        return complain(&name, &error);
+    }
+    let events: EventFile = match text.parse() {
+        Ok(events) => events,
+        Err(error) => return complain(&name, &error),
+    };
+    let machine = Machine::<AbstractRegs, _>::new(policy, events.cpus());
+    let mut steps = Steps::new(machine);
+    let mut status = Status::Fine;
+    let mut found = None;
+    for (line, event) in &events.events {
+        match steps.apply(*event) {
+            Ok(Ok(())) => {}
+            Ok(Err(violation)) => {
+                status = Status::Finding;
+                found = Some((*line, violation));
+                break;
+            }
+            Err(error) => {
+                status = complain(&format!("{name}: line {line}: {event}"), &error);
+                break;
+            }
+        }
+    }
+    print(format_args!("{}\n", rows(&steps)));
+    if let Some((line, violation)) = found {
+        print(format_args!("line {line}: {violation}\n"));
+    }
+    status
+}
+
+fn rows(steps: &Steps<AbstractRegs, Builtin>) -> Table {
+    let mut table = crate::table();
+    table.set_header(["step", "event", "outcome", "owner slots", "last_cpu", "need_fpu_load", "newest copy"]);
+    for (number, step) in (1..).zip(steps.steps()) {
+        table.add_row([
+            number.to_string(),
+            step.event.to_string(),
+            step.outcome.to_string(),
+            step.owners.clone(),
+            step.last_cpus.clone(),
+            step.need_fpu_load.clone(),
+            step.newest.clone(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,5 @@
+//! Findings as rows for people.
+
+mod steps;
+
+pub use steps::{Step, Steps};
