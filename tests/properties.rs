@@ -18,7 +18,8 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 use support::{
-    Answers, Calls, Checked, FullLazy, Trap, Watched, any_event, cases, choice_lists, choices, hash, random,
+    Answers, Calls, Checked, FullLazy, Trap, Watched, any_event, cases, choice_lists, choices, fixed_choices,
+    random,
 };
 
 const STEPS: usize = 120;
@@ -265,7 +266,7 @@ fn random_events_reach_every_event_and_every_decision() {
         reused |= value.is_some_and(|value| value != Value::INITIAL);
     };
     for seed in 0..40 {
-        let list = (2 + seed as usize % 2, (0..200).map(|n| hash(seed, n)).collect());
+        let list = fixed_choices(seed, 200);
         for policy in Builtin::ALL {
             let history = history(policy, &list).expect("every invariant holds");
             history.into_iter().for_each(|(_, event, outcome)| note(event, outcome));

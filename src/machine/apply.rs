@@ -19,7 +19,8 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
             Event::KernelThread(task) => self.add_task(task, TaskKind::KernelThread)?,
             Event::Entry(cpu, kind) => {
                 let task = self.user_side(cpu)?;
-                out.save = Some(self.run(cpu, task, &mut out, |p, c, t| fpu::entry(c, p, t, kind)));
+                let save = self.run(cpu, task, &mut out, |p, c, t| fpu::entry(c, p, t, kind));
+                out.save = Some(save).filter(|save| *save != fpu::Save::Kept);
             }
             Event::ScheduleOut(cpu) => self.schedule_out(cpu, &mut out)?,
             Event::ScheduleIn(cpu, task) => self.schedule_in(cpu, task, &mut out)?,

@@ -96,6 +96,14 @@ impl<P: Policy> Checked<P> {
         }
     }
 
+    /// Lets an event happen, and checks only what programs and readers of their states see: errors that are
+    /// latent go on.
+    pub(crate) fn watch(&mut self, event: Event) -> Result<(), Stopped> {
+        let outcome = self.follow(event).map_err(Stopped::Refused)?;
+        let wrong = self.seen(event, outcome).map_err(Wrong::Seen);
+        wrong.map_err(|wrong| Stopped::Broken(Broken { wrong, events: self.events.clone() }))
+    }
+
     /// Lets an event happen, and checks nothing.
     pub(crate) fn follow(&mut self, event: Event) -> Result<Outcome, EventError> {
         let outcome = self.machine.apply(event)?;
@@ -227,6 +235,11 @@ pub(crate) fn random<P: Policy>(policy: P, (cpus, raws): &(usize, Vec<u32>)) -> 
     Ok(checked)
 }
 
+/// A list of choices, the same every time, for a machine with two or three CPUs.
+pub(crate) fn fixed_choices(seed: u32, length: u32) -> (usize, Vec<u32>) {
+    (2 + seed as usize % 2, (0..length).map(|n| hash(seed, n)).collect())
+}
+
 /// The choice itself, and others for the case that the machine refuses its event: the same kind of event with
 /// other names first, so that kinds that are possible more often do not crowd out the rest.
 pub(crate) fn choices(raw: u32) -> impl Iterator<Item = u32> {
@@ -241,7 +254,7 @@ pub(crate) fn choices(raw: u32) -> impl Iterator<Item = u32> {
 }
 
 /// The `n`th of many numbers made from one.
-pub(crate) fn hash(raw: u32, n: u32) -> u32 {
+fn hash(raw: u32, n: u32) -> u32 {
     let x = raw.wrapping_add(n.wrapping_mul(0x9E37_79B9));
     let x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
     let x = (x ^ (x >> 15)).wrapping_mul(0x846C_A68B);
