@@ -36,4 +36,8 @@ pub use event::{
 };
 pub use ids::{CpuId, IdError, TaskId};
 pub use value::{Pkru, Value, ValueError};
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub use xstate::{Component, ComponentSet, UnknownComponent};

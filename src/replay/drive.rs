@@ -28,6 +28,8 @@ pub(super) struct Driver {
     /// Whether function lines tell of returns and kernel FPU sections.
     pub(super) functions: bool,
     pub(super) epoch: u64,
+    /// While a pending decision is settled: the line that opened it.
+    pub(super) opened: Option<u64>,
     ignored: FxHashMap<Vec<u8>, u64>,
     first_us: Option<u64>,
     last_us: u64,
@@ -47,6 +49,7 @@ impl Driver {
             tasks: FxHashMap::default(),
             functions: false,
             epoch: 0,
+            opened: None,
             ignored: FxHashMap::default(),
             first_us: None,
             last_us: 0,
@@ -164,7 +167,7 @@ impl Driver {
             What::PageFaultUser => self.seen_in_user_mode(cpu, pid, EntryKind::Exception),
             What::Switch { next_pid, dead } => {
                 self.kernel.switches += 1;
-                self.track(cpu).pending = Pending::Switch { prev: pid, next: next_pid, dead };
+                self.open(cpu, Pending::Switch { prev: pid, next: next_pid, dead });
                 Ok(())
             }
             What::Migrate { pid, cpu } => self.migrate(pid, cpu),
@@ -263,7 +266,7 @@ impl Driver {
 
     /// Compares a decision.
     pub(super) fn compare(&mut self, cpu: CpuId, pid: u32, decision: Decision, expected: bool, found: bool) {
-        let line = self.fleet.line;
+        let line = self.opened.unwrap_or(self.fleet.line);
         self.agreement.compare(Disagreement { line, cpu: cpu.0, pid, decision, expected, found });
     }
 }

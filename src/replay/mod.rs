@@ -15,10 +15,10 @@
 //! user with need_fpu_load set, and at each load that fork or signal delivery may do, loaded or not.
 //!
 //! ```
-//! use fpuswitch::{fpu::policy::Builtin, replay::{Options, replay}};
+//! use fpuswitch::replay::{Options, replay};
 //!
 //! let recording = "\
-//! # tracer: function
+//! ## tracer: function
 //!         worker-7       [000] d....     1.000000: switch_fpu_return <-exit_to_user_mode_prepare
 //!         worker-7       [000] .....     1.000100: sys_enter: NR 1 (1, 2, 3, 4, 5, 6)
 //!         worker-7       [000] d..2.     1.000200: sched_switch: prev_comm=worker prev_pid=7 prev_prio=120 \
@@ -31,7 +31,6 @@
 //! ";
 //! let report = replay(recording.as_bytes(), &Options::default())?;
 //! assert_eq!((report.agreement.decisions, report.agreement.disagreements), (2, 0));
-//! # let _ = Builtin::ALL;
 //! # Ok::<(), fpuswitch::replay::ReplayError>(())
 //! ```
 

@@ -9,9 +9,24 @@ use crate::{CpuId, Current, EntryKind, Event, KernelContext, TaskId};
 use std::vec::Vec;
 
 impl Driver {
+    /// The present line asks a question that the next line of the CPU answers.
+    pub(super) fn open(&mut self, cpu: CpuId, pending: Pending) {
+        let line = self.fleet.line;
+        let track = self.track(cpu);
+        (track.pending, track.opened) = (pending, line);
+    }
+
     /// Closes what was pending on a CPU. `found`: whether the kernel did it; `None` if that cannot be told.
     pub(super) fn settle(&mut self, cpu: CpuId, found: Option<bool>) -> Done {
-        match core::mem::take(&mut self.track(cpu).pending) {
+        let pending = core::mem::take(&mut self.track(cpu).pending);
+        self.opened = Some(self.track(cpu).opened);
+        let settled = self.close(cpu, pending, found);
+        self.opened = None;
+        settled
+    }
+
+    fn close(&mut self, cpu: CpuId, pending: Pending, found: Option<bool>) -> Done {
+        match pending {
             Pending::Nothing => Ok(()),
             Pending::Switch { prev, next, dead } => {
                 self.kernel.saves += u64::from(found == Some(true));
@@ -148,7 +163,7 @@ impl Driver {
         let expected = known.then(|| self.fleet.expects_load(task, cpu, true));
         self.cleared_owner_returns(cpu, task, expected);
         self.kernel.returns += 1;
-        self.track(cpu).pending = Pending::Return { pid, expected };
+        self.open(cpu, Pending::Return { pid, expected });
         self.emit(Event::Return(cpu, task))?;
         self.knows(pid)
     }

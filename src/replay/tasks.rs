@@ -119,6 +119,8 @@ pub(super) struct CpuTrack {
     /// Who runs; `None` before the first line and behind lost events.
     pub(super) current: Option<u32>,
     pub(super) pending: Pending,
+    /// The line that opened it.
+    pub(super) opened: u64,
     /// The task whose claim the exit of another took away here.
     pub(super) cleared: Option<TaskId>,
     /// When the last line came.

@@ -104,16 +104,17 @@ mod tests {
     use super::SaveRestore;
 
     #[test]
-    fn saving_and_restoring_changes_no_value() {
+    fn hardware_saving_and_restoring_changes_no_value() {
         let Some(mut registers) = SaveRestore::new() else {
-            std::println!("SKIPPED: this CPU has no XSAVEC");
+            std::println!("HARDWARE xsavec-xrstor: SKIPPED: this CPU has no XSAVEC");
             return;
         };
-        let before: Vec<f64> = (0..64).map(|n| f64::from(n) * 1.5).collect();
-        let sum: f64 = before.iter().sum();
+        // The asm declares no vector register, so these may live in some across it.
+        let [a, b, c, d] = [1.5, 2.5, 3.5, 4.5].map(std::hint::black_box::<f64>);
         registers.save_and_restore(0);
         registers.save_and_restore(1000);
         registers.save(3);
-        assert_eq!(sum, before.iter().sum());
+        assert_eq!([a, b, c, d], [1.5, 2.5, 3.5, 4.5]);
+        std::println!("HARDWARE xsavec-xrstor: ran");
     }
 }

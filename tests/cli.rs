@@ -1,0 +1,213 @@
+//! The command line, as a user calls it.
+#![cfg(feature = "cli")]
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+fn recording(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings").join(name)
+}
+
+fn fpuswitch() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_fpuswitch"))
+}
+
+fn output(command: &mut Command) -> Output {
+    command.output().expect("the binary starts")
+}
+
+fn with_input(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    // A child that refuses its input closes the pipe early.
+    let _ = child.stdin.take().expect("piped").write_all(input);
+    child.wait_with_output().expect("the binary ends")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+fn scratch(name: &str, content: &[u8]) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, content).expect("a scratch file");
+    path
+}
+
+#[test]
+fn the_bundled_recordings_agree_and_each_has_a_row() {
+    let output = output(fpuswitch().arg("replay"));
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings");
+    for entry in std::fs::read_dir(folder).expect("recordings") {
+        let name = entry.expect("a file").file_name().into_string().expect("UTF-8");
+        let short = name.trim_end_matches(".txt.gz");
+        assert!(text.contains(&format!("| {short} ")), "{short} has no row in\n{text}");
+    }
+    assert!(text.lines().count() <= 24, "more than one screen:\n{text}");
+}
+
+#[test]
+fn json_is_one_object_a_line_with_the_documented_fields() {
+    let files = [recording("hop-2cpu-6.1.txt.gz"), recording("ptrace-2cpu-6.1.txt.gz")];
+    let output = output(fpuswitch().args(["replay", "--json"]).args(&files));
+    assert_eq!(output.status.code(), Some(0));
+    let text = stdout(&output);
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 2);
+    for (line, file) in lines.iter().zip(&files) {
+        assert_eq!(line["file"].as_str(), file.to_str());
+        assert!(line["lines"].is_u64() && line["seconds"].is_f64());
+        for field in ["switches", "returns", "saves", "restores"] {
+            assert!(line["kernel"][field].is_u64(), "kernel.{field}");
+        }
+        for field in ["decisions", "disagreements", "inferred", "undecidable"] {
+            assert!(line["agreement"][field].is_u64(), "agreement.{field}");
+        }
+        assert_eq!(line["agreement"]["disagreements"], 0);
+        assert!(line["agreement"]["quirks"]["exit_saves_dead_task"].is_u64());
+        assert_eq!(line["agreement"]["first"].as_array().map(Vec::len), Some(0));
+        let policies = line["policies"].as_array().expect("policies");
+        let names: Vec<_> = policies.iter().filter_map(|policy| policy["name"].as_str()).collect();
+        assert_eq!(names, ["eager", "eager-owner", "deferred", "owner-slot", "lazy-save"]);
+        for policy in policies {
+            for field in ["saves", "restores", "restores_skipped"] {
+                assert!(policy[field].is_u64(), "policies[].{field}");
+            }
+            for field in ["cost_ns", "saves_over_optimum", "restores_over_optimum"] {
+                assert!(policy[field].is_f64(), "policies[].{field}");
+            }
+        }
+    }
+    // 171 lines of switch_fpu_return in the recording.
+    assert_eq!(lines[1]["kernel"]["returns"], 171);
+}
+
+#[test]
+fn a_ratio_to_an_optimum_of_zero_is_null() {
+    let trace = "# tracer: function\n            init-1       [000] .....     1.000000: sched_process_exit: comm=init pid=1 prio=1\n";
+    let output = with_input(fpuswitch().args(["replay", "--json", "-"]), trace.as_bytes());
+    let line: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(line["file"], "-");
+    assert!(line["policies"][0]["saves_over_optimum"].is_null());
+    assert!(line["policies"][0]["restores_over_optimum"].is_null());
+}
+
+#[test]
+fn policies_can_be_chosen_and_costs_given() {
+    let costs = scratch("costs.json", br#"{"save_ns": 100, "restore_ns": 1000, "check_ns": 1}"#);
+    let mut command = fpuswitch();
+    command.args(["replay", "--json", "--policy", "owner-slot", "--policy", "eager", "--costs"]);
+    let output = output(command.arg(costs).arg(recording("hop-2cpu-6.1.txt.gz")));
+    let line: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    let policies = line["policies"].as_array().expect("policies");
+    assert_eq!(policies.len(), 2);
+    assert_eq!(policies[0]["name"], "owner-slot");
+    for policy in policies {
+        let count = |field: &str| policy[field].as_u64().expect("a count") as f64;
+        let cost = count("saves") * 100.0 + count("restores") * 1000.0 + count("restores_skipped");
+        assert_eq!(policy["cost_ns"].as_f64(), Some(cost));
+    }
+}
+
+#[test]
+fn checking_every_event_finds_nothing_wrong() {
+    let output = output(fpuswitch().args(["replay", "--check"]).arg(recording("fork-2cpu-6.1.txt.gz")));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn a_kernel_that_decides_otherwise_gives_status_1_and_the_line() {
+    let trace = "# tracer: function
+          worker-7       [000] .....     1.000000: sys_enter: NR 1 (1, 2, 3, 4, 5, 6)
+          worker-7       [000] d..2.     1.000100: sched_switch: prev_comm=worker prev_pid=7 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120
+          <idle>-0       [000] d..2.     1.000200: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=worker next_pid=7 next_prio=120
+";
+    let output = with_input(fpuswitch().args(["replay", "-"]), trace.as_bytes());
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    assert!(text.contains("1 disagreements"), "{text}");
+    assert!(text.contains("-: line 3: switch-out of 7 on c0: expected did it, the kernel did not"), "{text}");
+}
+
+#[test]
+fn bad_input_gives_status_2_and_says_where_and_what() {
+    let cases: [(&[u8], &str); 4] = [
+        (b"hello\n", "not an ftrace recording"),
+        (b"", "not an ftrace recording"),
+        (b"# tracer: function\nnonsense\n", "line 2: expected"),
+        (b"# tracer: function\n   init-1  [000] d....  1.0: switch_fpu_return <-x", "line 2 is cut off"),
+    ];
+    for (input, expected) in cases {
+        let output = with_input(fpuswitch().args(["replay", "-"]), input);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.starts_with("fpuswitch: -: ") && text.contains(expected), "{text}");
+    }
+    let missing = output(fpuswitch().args(["replay", "/nonexistent/recording"]));
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("/nonexistent/recording"), "{}", stderr(&missing));
+    let policy = output(fpuswitch().args(["replay", "--policy", "eagre"]));
+    assert_eq!(policy.status.code(), Some(2));
+    assert!(stderr(&policy).contains("no such policy"), "{}", stderr(&policy));
+    for costs in ["{}", r#"{"save_ns": -1, "restore_ns": 1, "check_ns": 1}"#] {
+        let file = scratch("bad-costs.json", costs.as_bytes());
+        let output = output(fpuswitch().args(["replay", "--costs"]).arg(file));
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("expected"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_worst_of_several_files_wins_and_the_others_are_still_reported() {
+    let broken = scratch("broken.txt", b"nonsense\n");
+    let good = recording("hop-2cpu-6.1.txt.gz");
+    let output = output(fpuswitch().args(["replay", "--json"]).arg(broken).arg(good));
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stdout(&output).lines().count(), 1);
+}
+
+#[test]
+fn run_prints_a_row_per_step() {
+    let events = "spawn T0\nin c0 T0\nreturn c0 T0 # loads\nentry c0 interrupt\nout c0\nidle c0\nin c0 T0\nreturn c0 T0\n";
+    let output = with_input(fpuswitch().args(["run", "-"]), events.as_bytes());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .skip(2)
+        .map(|line| line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    assert_eq!(rows.len(), 8);
+    assert_eq!(rows[2], ["3", "return c0 T0", "restored", "c0:T0*", "T0:c0", "–", "T0:c0"]);
+    assert_eq!(rows[4], ["5", "out c0", "saved", "c0:T0", "T0:c0", "T0", "T0:memory+c0"]);
+    assert_eq!(rows[7][2], "restore skipped");
+    let lazy = with_input(fpuswitch().args(["run", "--policy", "lazy-save", "-"]), events.as_bytes());
+    assert!(stdout(&lazy).contains("| 5    | out c0             | kept"), "{}", stdout(&lazy));
+}
+
+#[test]
+fn run_refuses_what_cannot_happen_with_the_line() {
+    for (events, expected) in [
+        ("spawn T0\n\nreturn c0 T0\n", "line 3: return c0 T0: c0 is idle, not T0"),
+        ("spawn T0\nfly c0\n", "line 2: expected an event name"),
+        ("idle c9999\n", "line 1: c9999 is too high"),
+    ] {
+        let output = with_input(fpuswitch().args(["run", "-"]), events.as_bytes());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+}
