@@ -88,7 +88,7 @@ pub enum EventError {
         current: Current,
     },
     /// The event needs a CPU on which nobody runs yet, or nobody runs at all.
-    #[error("{cpu} is {current}: {expected}")]
+    #[error("{cpu} is {current}: expected {expected}")]
     Busy {
         /// The CPU.
         cpu: CpuId,

@@ -5,6 +5,31 @@
 //!
 //! Start with [`machine`], which is driven by [`Event`]s, or with [`fpu`], the protocol itself.
 //!
+//! ```
+//! use fpuswitch::{CpuId, EntryKind, Event, KernelContext, TaskId};
+//! use fpuswitch::{fpu::{Load, policy::OwnerSlot}, machine::Machine, registers::AbstractRegs};
+//!
+//! let (cpu, a) = (CpuId(0), TaskId::first(0));
+//! let mut machine = Machine::<AbstractRegs, _>::new(OwnerSlot, 1);
+//! for event in [Event::Spawn(a), Event::ScheduleIn(cpu, a), Event::Return(cpu, a)] {
+//!     let _ = machine.apply(event)?;
+//! }
+//! // A enters the kernel and waits; the CPU is idle; A comes back.
+//! let wait = [Event::Entry(cpu, EntryKind::SystemCall), Event::ScheduleOut(cpu), Event::ScheduleIn(cpu, a)];
+//! for event in wait {
+//!     let _ = machine.apply(event)?;
+//! }
+//! // Nobody used the registers in between: the restore is skipped.
+//! assert_eq!(machine.apply(Event::Return(cpu, a))?.load, Some(Load::Skipped));
+//!
+//! // Kernel code uses them: the state is saved once, and loaded at the next return.
+//! let _ = machine.apply(Event::Entry(cpu, EntryKind::Interrupt))?;
+//! assert_eq!(machine.apply(Event::KernelFpuBegin(cpu, KernelContext::SoftIrq))?.saves(), 1);
+//! let _ = machine.apply(Event::KernelFpuEnd(cpu))?;
+//! assert_eq!(machine.apply(Event::Return(cpu, a))?.load, Some(Load::Restored));
+//! # Ok::<(), fpuswitch::EventError>(())
+//! ```
+//!
 //! # Features
 //! - `replay` (default): read ftrace recordings, and compare. Needs `std`.
 //! - `cli`: the `fpuswitch` binary.
@@ -15,7 +40,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-#[cfg(feature = "std")]
+#[cfg(feature = "replay")]
 mod arch;
 pub mod check;
 mod error;

@@ -1,5 +1,4 @@
 //! The command line, as a user calls it.
-#![cfg(feature = "cli")]
 
 use std::{
     io::Write,
@@ -189,6 +188,7 @@ fn run_prints_a_row_per_step() {
     let rows: Vec<Vec<&str>> = text
         .lines()
         .skip(2)
+        .filter(|line| line.starts_with('|'))
         .map(|line| line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect())
         .collect();
     assert_eq!(rows.len(), 8);
@@ -210,4 +210,36 @@ fn run_refuses_what_cannot_happen_with_the_line() {
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains(expected), "{}", stderr(&output));
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_that_fails_is_no_success() {
+    let full = || Stdio::from(std::fs::File::create("/dev/full").expect("a device"));
+    let file = recording("hop-2cpu-6.1.txt.gz");
+    let output = fpuswitch().arg("replay").arg(&file).stdout(full()).output().expect("the binary starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("standard output"), "{}", stderr(&output));
+    // A reader that has gone away is no error, and hides none.
+    let mut child = fpuswitch()
+        .args(["replay", "--json"])
+        .args([file.as_path(), Path::new("/nonexistent/recording")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("the binary ends").code(), Some(2));
+}
+
+#[test]
+fn lost_events_that_leave_more_unknown_than_known_are_a_finding() {
+    let trace = "# tracer: function
+          worker-7       [000] .....     1.000000: sys_enter: NR 1 (1, 2, 3, 4, 5, 6)
+          worker-7       [000] d..2.     1.000100: sched_switch: prev_comm=worker prev_pid=7 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120
+CPU:0 [LOST 12 EVENTS]
+";
+    let output = with_input(fpuswitch().args(["replay", "-"]), trace.as_bytes());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("events were lost in 1 places: more is unknown than known"));
 }

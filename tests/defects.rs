@@ -8,12 +8,14 @@ mod support;
 
 use fpuswitch::{
     Event,
-    check::{Invariant, Planted},
+    check::{Invariant, Planted, check},
     fpu::{Defect, Policy, policy::Builtin},
 };
 use std::collections::HashSet;
 use support::{
-    Broken, Checked, Losing, Stopped, Trap, Wrong, any_event, choices, events, fixed_choices, random,
+    Broken, Checked, Stopped, Wrong, any_event, choices, events, fixed_choices,
+    policies::{Spoiled, Trap},
+    random,
 };
 
 /// What the search of all lists picks from: one CPU, two tasks, one value.
@@ -61,9 +63,9 @@ fn assert_shortest<P: Policy>(policy: P, list: &str, check: Check<P>) -> Wrong {
         panic!("{}: {shorter}", policy.name());
     }
     let mut checked = Checked::new(policy.clone(), 1);
-    let mut results = list.iter().map(|event| check(&mut checked, *event));
-    let last = results.next_back();
-    assert!(results.all(|result| result.is_ok()), "{}: {list:?}", policy.name());
+    let mut results: Vec<_> = list.iter().map(|event| check(&mut checked, *event)).collect();
+    let last = results.pop();
+    assert!(results.iter().all(Result::is_ok), "{}: {list:?}: {results:?}", policy.name());
     match last {
         Some(Err(Stopped::Broken(broken))) => broken.wrong,
         other => panic!("{}: expected {list:?} to be caught, got {other:?}", policy.name()),
@@ -76,31 +78,244 @@ fn assert_breaks(invariant: Invariant, wrong: &Wrong) {
         other => panic!("expected {invariant} to be broken, got {other:?}"),
     }
 }
+
 #[test]
-fn explore() {
+fn the_search_finds_nothing_where_nothing_is_wrong() {
     for policy in Builtin::ALL {
-        for defect in [Defect::KernelFpuKeepsOwner, Defect::WriteKeepsLastCpu] {
-            for check in [in_full as Check<Planted<Builtin>>, Checked::watch] {
-                println!(
-                    "{} {defect:?} {}",
-                    policy.name(),
-                    shortest(Planted { policy, defect }, 100, check).map_or("none".into(), |b| b.to_string())
-                );
+        assert!(shortest(policy, 8, in_full).is_none(), "{}", policy.name());
+    }
+    assert!(shortest(Trap, 8, in_full).is_none(), "{}", Trap.name());
+}
+
+/// A defect, a policy, the shortest list after which the checker names I5, and the shortest after which a
+/// program sees it.
+type Row<P> = (P, &'static str, Option<&'static str>);
+
+const KERNEL_FPU_KEEPS_OWNER: [Row<Builtin>; 5] = [
+    // Always loads over whatever the registers hold before the task needs them: the claim is never trusted.
+    (Builtin::Eager, "spawn T0; in c0 T0; kernel-fpu-begin c0 task", None),
+    // Loads at the end of a section, but not for a task that was out during it.
+    (
+        Builtin::EagerOwner,
+        "spawn T0; in c0 T0; kernel-fpu-begin c0 task",
+        Some(
+            "spawn T0; in c0 T0; out c0; idle c0; kernel-fpu-begin c0 softirq; kernel-fpu-end c0; in c0 T0
+             return c0 T0",
+        ),
+    ),
+    // Always loads at the return, but the access API trusts the claim for it.
+    (
+        Builtin::Deferred,
+        "spawn T0; in c0 T0; copy-to-cpu c0; kernel-fpu-begin c0 task",
+        Some(
+            "spawn T0; in c0 T0; copy-to-cpu c0; kernel-fpu-begin c0 task; kernel-fpu-end c0; move-to-cpu c0
+             return c0 T0",
+        ),
+    ),
+    (
+        Builtin::OwnerSlot,
+        "spawn T0; in c0 T0; copy-to-cpu c0; kernel-fpu-begin c0 task",
+        Some("spawn T0; in c0 T0; copy-to-cpu c0; kernel-fpu-begin c0 task; kernel-fpu-end c0; return c0 T0"),
+    ),
+    (
+        Builtin::LazySave,
+        "spawn T0; in c0 T0; copy-to-cpu c0; kernel-fpu-begin c0 task",
+        Some("spawn T0; in c0 T0; copy-to-cpu c0; kernel-fpu-begin c0 task; kernel-fpu-end c0; return c0 T0"),
+    ),
+];
+
+const WRITE_KEEPS_LAST_CPU: [Row<Builtin>; 5] = [
+    // As above. A task that is current gets what was written at once, so that not even I5 is broken.
+    (Builtin::Eager, "spawn T0; in c0 T0; out c0; write T0 AVX 1", None),
+    (
+        Builtin::EagerOwner,
+        "spawn T0; in c0 T0; out c0; write T0 AVX 1",
+        Some("spawn T0; in c0 T0; out c0; write T0 AVX 1; in c0 T0; return c0 T0"),
+    ),
+    (
+        Builtin::Deferred,
+        "spawn T0; in c0 T0; copy-to-cpu c0; write T0 AVX 1",
+        Some("spawn T0; in c0 T0; copy-to-cpu c0; write T0 AVX 1; move-to-cpu c0; return c0 T0"),
+    ),
+    (
+        Builtin::OwnerSlot,
+        "spawn T0; in c0 T0; copy-to-cpu c0; write T0 AVX 1",
+        Some("spawn T0; in c0 T0; copy-to-cpu c0; write T0 AVX 1; return c0 T0"),
+    ),
+    (
+        Builtin::LazySave,
+        "spawn T0; in c0 T0; copy-to-cpu c0; write T0 AVX 1",
+        Some("spawn T0; in c0 T0; copy-to-cpu c0; write T0 AVX 1; return c0 T0"),
+    ),
+];
+
+/// The same for a policy that traps: the trap loads, but trusts the claim.
+const TRAP: [(Defect, Row<Trap>); 2] = [
+    (
+        Defect::KernelFpuKeepsOwner,
+        (
+            Trap,
+            "spawn T0; in c0 T0; copy-to-cpu c0; kernel-fpu-begin c0 task",
+            Some(
+                "spawn T0; in c0 T0; copy-to-cpu c0; kernel-fpu-begin c0 task; kernel-fpu-end c0
+                 return c0 T0; first-use c0",
+            ),
+        ),
+    ),
+    (
+        Defect::WriteKeepsLastCpu,
+        (
+            Trap,
+            "spawn T0; in c0 T0; copy-to-cpu c0; write T0 AVX 1",
+            Some("spawn T0; in c0 T0; copy-to-cpu c0; write T0 AVX 1; return c0 T0; first-use c0"),
+        ),
+    ),
+];
+
+/// How far the search goes before it says that no program sees a defect.
+const LONG: usize = 11;
+
+#[track_caller]
+fn check_row<P: Policy>(defect: Defect, (policy, latent, seen): Row<P>) {
+    let planted = Planted { policy, defect };
+    assert_breaks(Invariant::I5, &assert_shortest(planted.clone(), latent, in_full));
+    match seen {
+        Some(list) => match assert_shortest(planted, list, Checked::watch) {
+            Wrong::Seen(_) => {}
+            wrong @ Wrong::Invariant(_) => panic!("{wrong:?} while only programs were watched"),
+        },
+        None => {
+            let found = shortest(planted.clone(), LONG, Checked::watch);
+            assert!(found.is_none(), "{}: {found:?}", planted.name());
+        }
+    }
+}
+
+#[test]
+fn a_kernel_fpu_section_that_keeps_the_owner_is_caught_at_once() {
+    for row in KERNEL_FPU_KEEPS_OWNER {
+        check_row(Defect::KernelFpuKeepsOwner, row);
+    }
+}
+
+#[test]
+fn a_write_that_keeps_last_cpu_is_caught_at_once() {
+    for row in WRITE_KEEPS_LAST_CPU {
+        check_row(Defect::WriteKeepsLastCpu, row);
+    }
+}
+
+#[test]
+fn the_same_defects_are_caught_under_a_policy_that_traps() {
+    for (defect, row) in TRAP {
+        check_row(defect, row);
+    }
+}
+
+#[test]
+fn a_policy_that_loses_the_only_copy_is_caught_at_once() {
+    for policy in Builtin::ALL {
+        let list = match policy {
+            Builtin::Eager | Builtin::EagerOwner => "spawn T0; in c0 T0; kernel-fpu-begin c0 task",
+            _ => "spawn T0; in c0 T0; move-to-cpu c0; kernel-fpu-begin c0 task",
+        };
+        assert_breaks(Invariant::I2, &assert_shortest(Spoiled::losing(policy), list, in_full));
+        let found = (0..RANDOM_LISTS)
+            .find_map(|seed| random(Spoiled::losing(policy), &fixed_choices(seed, 120)).err());
+        let found = found.unwrap_or_else(|| panic!("{}: no random list finds it", policy.name()));
+        assert_breaks(Invariant::I2, &found.wrong);
+    }
+}
+
+const RANDOM_LISTS: u32 = 128;
+
+/// Lets what the choices pick happen, and watches programs only.
+fn watch_random<P: Policy>(policy: P, (cpus, raws): &(usize, Vec<u32>)) -> Result<(), Broken> {
+    let mut checked = Checked::new(policy, *cpus);
+    for raw in raws {
+        for choice in choices(*raw) {
+            let event = any_event(&checked.machine, choice);
+            match checked.watch(event) {
+                Ok(()) => break,
+                Err(Stopped::Refused(_)) => {}
+                Err(Stopped::Broken(broken)) => return Err(broken),
             }
         }
-        println!(
-            "{} losing {}",
-            policy.name(),
-            shortest(support::Losing(policy), 6, in_full).map_or("none".into(), |b| b.to_string())
-        );
     }
+    Ok(())
+}
+
+#[test]
+fn random_lists_find_every_planted_defect() {
     for defect in [Defect::KernelFpuKeepsOwner, Defect::WriteKeepsLastCpu] {
-        for check in [in_full as Check<Planted<Trap>>, Checked::watch] {
-            println!(
-                "TRAP {defect:?} {}",
-                shortest(Planted { policy: Trap, defect }, 100, check)
-                    .map_or("none".into(), |b| b.to_string())
-            );
+        for policy in Builtin::ALL {
+            let planted = Planted { policy, defect };
+            let lists = || (0..RANDOM_LISTS).map(|seed| fixed_choices(seed, 120));
+            let found = lists().find_map(|list| random(planted, &list).err());
+            let found = found.unwrap_or_else(|| panic!("{}: {defect:?} is not found", policy.name()));
+            assert_breaks(Invariant::I5, &found.wrong);
+            assert!(found.events.len() <= 10, "{}: expected a shorter list: {found}", policy.name());
+
+            let seen = lists().find_map(|list| watch_random(planted, &list).err());
+            assert_eq!(seen.is_some(), policy != Builtin::Eager, "{}: {defect:?}: {seen:?}", policy.name());
         }
+    }
+}
+
+/// Two stories that differ: the machine's, and the one that the reference model is told.
+const TWO_STORIES: [(Invariant, &str, &str); 8] = [
+    (Invariant::I1, "spawn T0; in c0 T0; move-to-cpu c0", "spawn T0; in c0 T0; return c0 T0"),
+    (Invariant::I1, "spawn T0; in c0 T0", "spawn T0"),
+    (Invariant::I2, "spawn T0; in c0 T0; move-to-cpu c0", "in c0 T0"),
+    (Invariant::I2, "spawn T0; in c0 T0; move-to-cpu c0", "spawn T0; in c0 T0; write T0 AVX 1"),
+    (
+        Invariant::I2,
+        "spawn T0; in c0 T0; return c0 T0; user-write c0 SSE 1",
+        "spawn T0; in c0 T0; return c0 T0",
+    ),
+    (Invariant::I4, "spawn T0", "spawn T0; write T0 AVX 1"),
+    (Invariant::I7, "spawn T0; in c0 T0; return c0 T0; user-pkru c0 0x0", "spawn T0; in c0 T0; return c0 T0"),
+    (Invariant::I7, "spawn T0; in c0 T0; out c0", "spawn T0; in c0 T0; user-pkru c0 0x0; out c0"),
+];
+
+#[test]
+fn a_machine_that_did_something_else_is_caught() {
+    for policy in [Builtin::Deferred, Builtin::OwnerSlot, Builtin::LazySave] {
+        for (invariant, machine, spec) in TWO_STORIES {
+            let mut checked = Checked::new(policy, 1);
+            checked.run(machine);
+            checked.spec = Checked::new(policy, 1).spec;
+            events(spec).into_iter().for_each(|event| checked.spec.apply(event));
+            let found = check(&checked.machine, &checked.spec).map_err(|violation| violation.invariant);
+            assert_eq!(found, Err(invariant), "{}: {machine}, and not {spec}", policy.name());
+        }
+    }
+}
+
+/// The claim of a task that has long been elsewhere breaks no I5, and no program would see it; a kernel FPU
+/// section on somebody's registers is wrong all the same.
+#[test]
+fn a_kernel_fpu_section_on_claimed_registers_is_caught_without_a_state_at_stake() {
+    let elsewhere =
+        "spawn T0; in c0 T0; move-to-cpu c0; move-to-memory c0; out c0; idle c0; in c1 T0; move-to-cpu c1";
+    for policy in [Builtin::Deferred, Builtin::OwnerSlot] {
+        let planted = Planted { policy, defect: Defect::KernelFpuKeepsOwner };
+        let mut checked = Checked::new(planted, 2);
+        match checked.run(elsewhere).apply(events("kernel-fpu-begin c0 softirq")[0]) {
+            Err(Stopped::Broken(broken)) => assert_breaks(Invariant::I11, &broken.wrong),
+            other => panic!("{}: expected I11 to be broken, got {other:?}", policy.name()),
+        }
+    }
+}
+
+/// A policy that promises more than it keeps.
+#[test]
+fn a_policy_that_breaks_its_own_form_of_i3_is_caught() {
+    let kept = Spoiled::promising(Builtin::LazySave, Builtin::OwnerSlot.form());
+    let deferred = Spoiled::promising(Builtin::OwnerSlot, Builtin::Eager.form());
+    for (policy, list) in
+        [(kept, "spawn T0; in c0 T0; move-to-cpu c0; out c0"), (deferred, "spawn T0; in c0 T0")]
+    {
+        assert_breaks(Invariant::I3, &assert_shortest(policy, list, in_full));
     }
 }

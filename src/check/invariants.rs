@@ -5,9 +5,9 @@
 
 use super::Spec;
 use crate::{
-    Component, CpuId, Current, TaskId,
-    fpu::{Policy, policy::InKernel, policy::NotRunning},
-    machine::{Machine, Task},
+    Component, CpuId, Current, Event, TaskId,
+    fpu::{Policy, TaskKind, policy::InKernel, policy::NotRunning},
+    machine::{Machine, Outcome, Task},
     registers::{Image, RegisterFile},
 };
 use alloc::{format, string::String};
@@ -63,8 +63,8 @@ fn holds(invariant: Invariant, condition: bool, what: impl FnOnce() -> String) -
 
 /// Checks every invariant on every CPU and task of a machine. `spec` has been told the same events.
 ///
-/// Exempt from I2, I4 and I5: a task inside a signal return, whose old state is given up and whose new one is
-/// not there yet. A task that has exited has no state.
+/// A task inside a signal return has given its old state up and has no new one yet: what its registers and its
+/// image hold is not compared (I2, I4, I5), and it need not be loaded (I3). A task that has exited has no state.
 ///
 /// # Errors
 /// The first invariant that does not hold.
@@ -78,6 +78,26 @@ pub fn check<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec) -
     Ok(())
 }
 
+/// Checks what an event gave back: a read gives what the program of the task must see.
+///
+/// # Errors
+/// I4, when it does not.
+pub fn check_outcome<R: RegisterFile, P: Policy>(
+    machine: &Machine<R, P>,
+    spec: &Spec,
+    event: Event,
+    outcome: &Outcome,
+) -> Checked {
+    let Event::Read(task, component) = event else { return Ok(()) };
+    if machine.task(task).is_none_or(|task| task.fpstate().signal().is_returning()) {
+        return Ok(());
+    }
+    let ought = spec.state(task).and_then(|state| state.value(component));
+    holds(Invariant::I4, outcome.value.is_some() && outcome.value == ought, || {
+        format!("{event} gave {}, expected {}", Shown(outcome.value), Shown(ought))
+    })
+}
+
 fn components<R: RegisterFile>(regs: &R) -> impl Iterator<Item = Component> + use<R> {
     regs.enabled().without(Component::PKRU).iter()
 }
@@ -85,9 +105,12 @@ fn components<R: RegisterFile>(regs: &R) -> impl Iterator<Item = Component> + us
 fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, task: &Task<R>) -> Checked {
     let fpstate = task.fpstate();
     let id = fpstate.id();
-    if task.has_exited() || !fpstate.is_user() {
-        let kind = if fpstate.is_user() { "dead" } else { "a kernel thread" };
-        let invariant = if fpstate.is_user() { Invariant::I13 } else { Invariant::I6 };
+    let no_claim = match fpstate.kind() {
+        TaskKind::User => None,
+        TaskKind::KernelThread => Some((Invariant::I6, "a kernel thread")),
+        TaskKind::Exited => Some((Invariant::I13, "dead")),
+    };
+    if let Some((invariant, kind)) = no_claim {
         return holds(invariant, fpstate.last_cpu().is_none(), || {
             format!("{id} is {kind}, and claims {:?}", fpstate.last_cpu())
         });
@@ -183,6 +206,15 @@ fn check_cpu<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, i
             format!("{open:?} uses the FPU of {id}, which claims {:?}", slot.owner())
         })?;
     }
+    // Who runs user code where is the program's business, too: not only the machine's word counts.
+    let (is, ought) = (cpu.current(), spec.current(id));
+    let current = if let Current::Task(task) = is { Some(task) } else { None };
+    holds(Invariant::I1, current == ought, || format!("{id} runs {current:?}, expected {ought:?}"))?;
+    let user_on = current.and_then(|task| machine.task(task)).and_then(|task| task.fpstate().user_on());
+    let expected = spec.in_user_mode(id).then_some(id);
+    holds(Invariant::I1, user_on == expected, || {
+        format!("the task on {id} runs user code on {user_on:?}, expected {expected:?}")
+    })?;
     holds(Invariant::I12, !slot.saw_stale_use(), || {
         format!("a validity read in another section was used on {id}")
     })?;
@@ -204,7 +236,7 @@ fn check_owner<R: RegisterFile, P: Policy>(
     only_copy: bool,
 ) -> Checked {
     let task = machine.task(owner);
-    holds(Invariant::I6, task.is_none_or(|task| task.fpstate().is_user()), || {
+    holds(Invariant::I6, task.is_none_or(|task| task.fpstate().kind() != TaskKind::KernelThread), || {
         format!("{cpu} claims {owner}, a kernel thread")
     })?;
     let alive = task.filter(|task| !task.has_exited());

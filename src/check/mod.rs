@@ -4,6 +4,6 @@ mod invariants;
 mod planted;
 mod spec;
 
-pub use invariants::{Invariant, Violation, check};
+pub use invariants::{Invariant, Violation, check, check_outcome};
 pub use planted::Planted;
 pub use spec::{Spec, State};

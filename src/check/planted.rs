@@ -47,12 +47,12 @@ impl<P: Policy> Policy for Planted<P> {
         self.policy.kernel_fpu_begin()
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
-        self.policy.kernel_fpu_end()
+    fn kernel_fpu_end(&self, current: Facts) -> LoadRule {
+        self.policy.kernel_fpu_end(current)
     }
 
-    fn release(&self, why: Release) -> LoadRule {
-        self.policy.release(why)
+    fn release(&self, why: Release, task: Facts) -> LoadRule {
+        self.policy.release(why, task)
     }
 
     fn defect(&self) -> Option<Defect> {

@@ -86,7 +86,7 @@ pub enum Event {
     Fork(CpuId, TaskId),
     /// The current task starts a new program in the initial configuration.
     Exec(CpuId),
-    /// The current task dies; it may still be scheduled, but never runs user code again.
+    /// The current task dies; it stays current until it is switched out, and never runs user code again.
     Exit(CpuId),
     /// Another task's component is read (ptrace, core dump).
     Read(TaskId, Component),

@@ -1,6 +1,6 @@
 //! Moving a state between its two homes: the four verbs, and what the rest of the protocol builds on them.
 
-use super::{Before, Defect, Fpstate, Load, Policy, PreemptOff, Save, Validity};
+use super::{Before, Defect, Fpstate, Load, Policy, PreemptOff, Save};
 use crate::{
     Component, Value,
     registers::{Image, RegisterFile, Unsupported},
@@ -18,8 +18,13 @@ pub fn copy_to_memory<R: RegisterFile>(
     if !task.is_user() {
         return Ok(Save::NotUser);
     }
-    if let Some(cpu) = task.user_on {
-        return Err(Before::Interrupt { cpu });
+    // User code on another CPU cannot change what is only here: the first-use trap stops it there.
+    let is_frozen_here = !task.need_fpu_load && task.last_cpu == Some(cpu.cpu());
+    match task.user_on {
+        Some(user_on) if user_on == cpu.cpu() || !is_frozen_here => {
+            return Err(Before::Interrupt { cpu: user_on });
+        }
+        _ => {}
     }
     if task.need_fpu_load {
         return Ok(Save::AlreadyInMemory);
@@ -54,7 +59,10 @@ pub fn copy_to_cpu<R: RegisterFile>(
     task: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
     let validity = cpu.validity(task);
-    load_unless(cpu, task, validity)
+    if task.is_user() && cpu.trust(validity) {
+        return Ok(if task.need_fpu_load { Load::Skipped } else { Load::AlreadyLive });
+    }
+    load(cpu, task)
 }
 
 /// Makes this CPU's registers the only valid copy, so that user code may write them (to 1).
@@ -78,18 +86,6 @@ pub(super) fn load_always<R: RegisterFile>(
     let load = load(cpu, task)?;
     registers_are_truth(cpu, task, load);
     Ok(load)
-}
-
-/// [`copy_to_cpu`] with a validity that the caller read.
-pub(super) fn load_unless<R: RegisterFile>(
-    cpu: &mut PreemptOff<'_, R>,
-    task: &mut Fpstate<R::Image>,
-    validity: Validity,
-) -> Result<Load, Before> {
-    if task.is_user() && cpu.trust(validity) {
-        return Ok(if task.need_fpu_load { Load::Skipped } else { Load::AlreadyLive });
-    }
-    load(cpu, task)
 }
 
 /// Loads the image, whatever the registers hold, unless they are the only copy of the task's state.
@@ -119,17 +115,14 @@ fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Imag
 
 /// Registers and image take the initial configuration.
 fn initialise<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
-    let enabled = cpu.regs.enabled();
-    task.reset_image(enabled);
+    task.reset_image();
     load_initial(cpu);
 }
 
 /// Loads the initial configuration into the registers.
 pub(super) fn load_initial<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
-    let blank = R::Image::blank(cpu.regs.enabled());
     let mask = cpu.mask();
-    let loaded = cpu.regs.restore(mask, &blank);
-    debug_assert_eq!(loaded, Ok(()), "a blank image is never refused");
+    cpu.regs.restore_initial(mask);
 }
 
 /// The registers hold the task's state from here on.

@@ -1,7 +1,7 @@
 //! A task's image in memory and its bookkeeping.
 
 use super::{OwnerSlot, signal::SignalStep};
-use crate::{ComponentSet, CpuId, Pkru, TaskId, registers::Image};
+use crate::{CpuId, Pkru, TaskId, registers::Image};
 
 /// What kind of task it is: only user tasks have a state to switch (invariant I6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,6 +10,8 @@ pub enum TaskKind {
     User,
     /// Runs in the kernel only; owns nothing, is never saved and never loaded.
     KernelThread,
+    /// Has exited. It runs in the kernel until it is switched out for the last time, and owns nothing either.
+    Exited,
 }
 
 /// A task's image in memory and what is known of it.
@@ -19,7 +21,7 @@ pub enum TaskKind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fpstate<I> {
     id: TaskId,
-    kind: TaskKind,
+    pub(super) kind: TaskKind,
     pub(super) image: I,
     pub(super) last_cpu: Option<CpuId>,
     pub(super) need_fpu_load: bool,
@@ -29,20 +31,19 @@ pub struct Fpstate<I> {
 }
 
 impl<I: Image> Fpstate<I> {
-    /// The fpstate of a new task: the initial configuration in memory, claimed by no CPU.
+    /// The fpstate of a new task: `image` holds its state, and no CPU claims it.
     ///
-    /// `components` is what the image must have room for (invariant I10).
-    pub fn new(id: TaskId, kind: TaskKind, components: ComponentSet) -> Self {
+    /// The image must have room for what the register file may save into it (invariant I10): take it from
+    /// [`RegisterFile::new_image`](crate::registers::RegisterFile::new_image).
+    pub fn new(id: TaskId, kind: TaskKind, image: I) -> Self {
         Self {
             id,
             kind,
-            image: I::blank(components),
+            image,
             last_cpu: None,
             need_fpu_load: true,
-            pkru: match kind {
-                TaskKind::User => Pkru::DEFAULT,
-                TaskKind::KernelThread => Pkru(0),
-            },
+            // Linux gives kernel threads the same (copy_thread, arch/x86/kernel/process.c).
+            pkru: Pkru::DEFAULT,
             user_on: None,
             signal: SignalStep::Idle,
         }
@@ -103,15 +104,15 @@ impl<I: Image> Fpstate<I> {
 
     /// The invalidation for whoever changes the *image*: no CPU may claim this state any more.
     ///
-    /// The kernel's exec bug of 2023 (1f69383b203e) and the arm64 SVE bug of 2024 (751ecf6afd65) cleared an
-    /// owner slot here instead.
+    /// Linux's exec cleared an owner slot here instead until 2023 (1f69383b203e); arm64's SVE trap did neither
+    /// until 2024 (751ecf6afd65).
     pub(super) fn invalidate(&mut self) {
         self.last_cpu = None;
     }
 
     /// The image becomes the initial configuration and the truth.
-    pub(super) fn reset_image(&mut self, components: ComponentSet) {
-        self.image = I::blank(components);
+    pub(super) fn reset_image(&mut self) {
+        self.image.reset();
         self.need_fpu_load = true;
         self.invalidate();
     }

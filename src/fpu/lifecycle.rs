@@ -3,8 +3,8 @@
 //! One release for each, the same for every policy: behind it nothing can claim the old state.
 
 use super::{
-    Before, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SignalStep, access, pkru, policy::Release,
-    switch,
+    Before, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SignalStep, TaskKind, access, pkru,
+    policy::Release, switch,
 };
 use crate::{Pkru, registers::RegisterFile};
 
@@ -22,14 +22,13 @@ pub fn fork<R: RegisterFile, P: Policy>(
     child: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
     access::on_this_cpu(cpu, parent)?;
-    let enabled = cpu.regs.enabled();
-    child.reset_image(enabled);
+    child.reset_image();
     // The child's image is new: nothing of it can be loaded now, whatever the policy answers.
-    let _ = policy.release(Release::Fork);
+    let _ = policy.release(Release::Fork, switch::facts(cpu, child));
     if !parent.is_user() || !child.is_user() {
         return Ok(Save::NotUser);
     }
-    // PKRU is in the register while the parent runs; its copy in memory is stale (BUGS: a31e184e4f69).
+    // PKRU is in the register while the parent runs; its copy in memory is stale.
     child.pkru = cpu.regs.pkru().unwrap_or(parent.pkru);
     if parent.need_fpu_load {
         child.image.clone_from(&parent.image);
@@ -52,7 +51,7 @@ pub fn exec<R: RegisterFile, P: Policy>(
     task: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
     access::on_this_cpu(cpu, task)?;
-    let rule = policy.release(Release::Exec);
+    let rule = policy.release(Release::Exec, switch::facts(cpu, task));
     if matches!(rule, LoadRule::UnlessValid | LoadRule::Always) {
         access::registers_are_free(cpu, task)?;
     }
@@ -62,7 +61,7 @@ pub fn exec<R: RegisterFile, P: Policy>(
     switch::load_by(rule, cpu, task)
 }
 
-/// The current task dies. It may be scheduled until it is reaped, but has no state any more.
+/// The current task dies. It runs on in the kernel until it is switched out, but has no state any more.
 ///
 /// # Errors
 /// [`Before::Flush`] as for [`exec`].
@@ -72,19 +71,19 @@ pub fn exit<R: RegisterFile, P: Policy>(
     task: &mut Fpstate<R::Image>,
 ) -> Result<(), Before> {
     access::on_this_cpu(cpu, task)?;
-    let _ = policy.release(Release::Exit);
+    let _ = policy.release(Release::Exit, switch::facts(cpu, task));
     discard(cpu, task);
     if cpu.slot.owner == Some(task.id()) {
         cpu.slot.invalidate();
     }
     task.signal = SignalStep::Idle;
+    task.kind = TaskKind::Exited;
     Ok(())
 }
 
 /// The state of the current task is nothing any more; the image is the initial configuration.
 fn discard<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
-    let enabled = cpu.regs.enabled();
-    task.reset_image(enabled);
+    task.reset_image();
     if cpu.slot.owner == Some(task.id()) {
         cpu.slot.only_copy = false;
     }

@@ -93,7 +93,7 @@ pub enum Save {
 pub enum Load {
     /// The registers were restored from memory.
     Restored,
-    /// The restore was skipped: memory is the truth, and the registers still hold the same.
+    /// The restore was skipped: the task comes back, and the registers still hold its state.
     Skipped,
     /// Nothing to do: the registers are the truth.
     AlreadyLive,

@@ -5,8 +5,9 @@ use super::{
 };
 use crate::{CpuId, EntryKind, registers::RegisterFile};
 
-fn facts<R: RegisterFile>(cpu: &PreemptOff<'_, R>, task: &Fpstate<R::Image>) -> Facts {
-    Facts { valid: task.is_valid_on(cpu.slot), need_fpu_load: task.need_fpu_load }
+pub(super) fn facts<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &Fpstate<R::Image>) -> Facts {
+    let validity = cpu.validity(task);
+    Facts { valid: cpu.trust(validity), need_fpu_load: task.need_fpu_load }
 }
 
 /// The current task, in user mode on this CPU, enters the kernel.
@@ -25,7 +26,10 @@ pub fn entry<R: RegisterFile, P: Policy>(
         SaveRule::Keep => Ok(Save::Kept),
         SaveRule::Save => match access::copy_to_memory(cpu, task) {
             Ok(save) => {
-                cpu.slot.invalidate();
+                // Behind an armed trap the registers can be another task's only copy.
+                if cpu.slot.owner == Some(task.id()) {
+                    cpu.slot.invalidate();
+                }
                 Ok(save)
             }
             Err(before) => {
@@ -60,8 +64,8 @@ pub fn switch_out<R: RegisterFile, P: Policy>(
 /// A task becomes current, in the kernel.
 ///
 /// # Errors
-/// [`Before::Flush`] when the task left its newest state in another CPU's registers; otherwise as
-/// [`copy_to_cpu`](super::copy_to_cpu), for a policy that loads here.
+/// [`Before::Flush`] when the task left its newest state in another CPU's registers, unless the policy arms the
+/// trap; otherwise as [`copy_to_cpu`](super::copy_to_cpu), for a policy that loads here.
 pub fn switch_in<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,
@@ -137,7 +141,8 @@ pub fn resume<R: RegisterFile, P: Policy>(
     policy: &P,
     current: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
-    load_by(policy.kernel_fpu_end(), cpu, current)
+    let rule = policy.kernel_fpu_end(facts(cpu, current));
+    load_by(rule, cpu, current)
 }
 
 /// Does what a policy answered.
@@ -151,7 +156,7 @@ pub(super) fn load_by<R: RegisterFile>(
     }
     match rule {
         // A policy that left the only copy in the registers finds it there again.
-        LoadRule::Defer if !task.need_fpu_load => Ok(Load::Skipped),
+        LoadRule::Defer if !task.need_fpu_load && task.is_valid_on(cpu.slot) => Ok(Load::Skipped),
         LoadRule::Defer => Ok(Load::Deferred),
         LoadRule::UnlessValid => access::move_to_cpu(cpu, task),
         LoadRule::Always => access::load_always(cpu, task),

@@ -4,7 +4,7 @@ use super::{Current, Machine, Outcome, Task};
 use crate::{
     Component, CpuId, Event, EventError, FrameChange, KernelContext, TaskId, Value, Verb,
     fpu::{self, Before, Policy, SignalStep, TaskKind},
-    registers::{Frame, Program, RegisterFile},
+    registers::{Frame, Image, Program, RegisterFile},
 };
 
 impl<R: RegisterFile, P: Policy> Machine<R, P> {
@@ -42,7 +42,9 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
             Event::KernelFpuBegin(cpu, context) => self.kernel_fpu_begin(cpu, context, &mut out)?,
             Event::KernelFpuEnd(cpu) => self.kernel_fpu_end(cpu, &mut out)?,
             Event::Migrate(task, cpu) => {
-                self.known_task(task)?;
+                if self.known_task(task)?.is_gone() {
+                    return Err(EventError::Exited(task));
+                }
                 self.not_running(task)?;
                 self.online_cpu(cpu)?;
                 out.save = Some(self.run(cpu, task, &mut out, |_, _, t| fpu::migrate(t, cpu)));
@@ -55,13 +57,11 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
             }
             Event::Exit(cpu) => {
                 let task = self.kernel_side(cpu)?;
-                if self.known_task(task)?.exited {
+                if self.known_task(task)?.has_exited() {
                     return Err(EventError::Exited(task));
                 }
                 self.run(cpu, task, &mut out, |p, c, t| fpu::exit(c, p, t));
-                let task = self.task_mut(task);
-                task.exited = true;
-                task.drop_frames();
+                self.task_mut(task).drop_frames();
             }
             Event::Read(task, component) => self.read(task, component, &mut out)?,
             Event::Write(task, component, value) => self.write(task, component, value, &mut out)?,
@@ -252,7 +252,7 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         Ok(())
     }
 
-    /// The parties of a section on `cpu`, with the live current task if there is one.
+    /// The parties of a section on `cpu`, with the current task if there is one.
     fn with_current(
         &mut self,
         cpu: CpuId,
@@ -262,13 +262,16 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
             Current::Task(task) => Some(&mut self.tasks[task.slot() as usize]),
             Current::Idle | Current::Switching => None,
         };
-        let live = task.filter(|task| !task.exited).map(|task| &mut task.fpstate);
-        (&self.policy, cpu.section(), live)
+        (&self.policy, cpu.section(), task.map(|task| &mut task.fpstate))
     }
 
     fn fork(&mut self, cpu: CpuId, child: TaskId, out: &mut Outcome) -> Result<(), EventError> {
         let parent = self.kernel_side(cpu)?;
-        if self.known_task(parent)?.exited {
+        if self.known_task(parent)?.fpstate.is_user() {
+            // Inside a signal return the parent has no state that a child could take a copy of.
+            let with_state = [SignalStep::Idle, SignalStep::Save, SignalStep::SaveFaulted, SignalStep::Saved];
+            self.at_step(cpu, &with_state, "the end of the signal return")?;
+        } else if self.known_task(parent)?.has_exited() {
             return Err(EventError::Exited(parent));
         }
         self.new_slot(child)?;
@@ -315,11 +318,14 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         value: Value,
         out: &mut Outcome,
     ) -> Result<(), EventError> {
-        self.user_task(task)?;
+        let has_room = self.user_task(task)?.fpstate.image().has_room_for(component);
         self.image_component(component)?;
+        if !has_room {
+            return Err(EventError::NoComponent(component));
+        }
         let at = self.cpu_near(task);
         let (save, written) = self.run(at, task, out, |p, c, t| fpu::write(c, p, t, component, value));
-        debug_assert_eq!(written, Ok(()), "the component was checked, and images have room for all");
+        debug_assert_eq!(written, Ok(()), "there is room, as was checked");
         out.save = Some(save);
         self.resume(task, out);
         Ok(())

@@ -1,8 +1,8 @@
 //! A simulated machine: tasks and CPUs, driven by events, deterministic.
 //!
-//! [`Machine::apply`] takes an [`Event`], refuses it if it cannot happen, runs the protocol of
+//! [`Machine::apply`] takes an [`Event`](crate::Event), refuses it if it cannot happen, runs the protocol of
 //! [`fpu`](crate::fpu) on the parties, and says what was done and what was not. A protocol function that asks
-//! for something else first ([`Before`](crate::fpu::Before)) gets it within the same event.
+//! for something else first ([`Before`]) gets it within the same event.
 //!
 //! The whole machine is a value: `Clone + Eq + Hash`, ids and stores, no pointers. An event names a CPU and
 //! acts on its current task, or names a task. CPUs start online and idle, with registers as after reset.
@@ -89,7 +89,7 @@ pub struct Machine<R: RegisterFile, P> {
     tasks: Vec<Task<R>>,
 }
 
-impl<R: RegisterFile, P: Policy> Machine<R, P> {
+impl<R: RegisterFile + Clone, P: Policy> Machine<R, P> {
     /// A machine with `cpus` CPUs, at least one, and no tasks.
     pub fn new(policy: P, cpus: usize) -> Self
     where
@@ -114,7 +114,9 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
             self.cpus.push(Cpu { slot, regs, current: Current::Idle, online: true });
         }
     }
+}
 
+impl<R: RegisterFile, P: Policy> Machine<R, P> {
     /// The policy.
     pub fn policy(&self) -> &P {
         &self.policy

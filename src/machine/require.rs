@@ -38,7 +38,7 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
     /// A user task that has not exited.
     pub(super) fn user_task(&self, task: TaskId) -> Result<&Task<R>, EventError> {
         let found = self.known_task(task)?;
-        if found.exited {
+        if found.has_exited() {
             Err(EventError::Exited(task))
         } else if !found.fpstate.is_user() {
             Err(EventError::NotUser(task))
@@ -114,7 +114,7 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         match current {
             Current::Idle => Ok(()),
             Current::Task(task) if !self.known_task(task)?.fpstate.is_user() => Ok(()),
-            _ => Err(EventError::Busy { cpu, current, expected: "idle, or a kernel thread running" }),
+            _ => Err(EventError::Busy { cpu, current, expected: "idle, or no user task running" }),
         }
     }
 

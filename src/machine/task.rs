@@ -3,7 +3,7 @@
 use crate::{
     CpuId, TaskId,
     fpu::{Fpstate, TaskKind},
-    registers::{Frame, RegisterFile},
+    registers::RegisterFile,
 };
 use alloc::vec::Vec;
 
@@ -12,7 +12,6 @@ use alloc::vec::Vec;
 pub struct Task<R: RegisterFile> {
     pub(super) fpstate: Fpstate<R::Image>,
     pub(super) on: Option<CpuId>,
-    pub(super) exited: bool,
     frames: Vec<R::Frame>,
 }
 
@@ -21,7 +20,7 @@ impl<R: RegisterFile> Task<R> {
     pub const MOST_FRAMES: usize = 4;
 
     pub(super) fn new(id: TaskId, kind: TaskKind, regs: &R) -> Self {
-        Self { fpstate: Fpstate::new(id, kind, regs.enabled()), on: None, exited: false, frames: Vec::new() }
+        Self { fpstate: Fpstate::new(id, kind, regs.new_image()), on: None, frames: Vec::new() }
     }
 
     /// The fpstate.
@@ -36,12 +35,12 @@ impl<R: RegisterFile> Task<R> {
 
     /// Whether the task has exited; it may still run in the kernel.
     pub fn has_exited(&self) -> bool {
-        self.exited
+        self.fpstate.kind() == TaskKind::Exited
     }
 
     /// Whether the task is no more: its slot may be used again.
     pub fn is_gone(&self) -> bool {
-        self.exited && self.on.is_none()
+        self.has_exited() && self.on.is_none()
     }
 
     /// The signal frames in its user memory, the newest last.
@@ -54,7 +53,7 @@ impl<R: RegisterFile> Task<R> {
         if self.frames.len() == Self::MOST_FRAMES {
             self.frames.remove(0);
         }
-        self.frames.push(R::Frame::blank(regs.enabled()));
+        self.frames.push(regs.new_frame());
     }
 
     /// Drops the newest frame.

@@ -9,6 +9,8 @@ use crate::{Component, ComponentSet, FrameChange, Pkru, Value};
 
 const COMPONENTS: [Component; 2] = [Component::SSE, Component::AVX];
 
+const NO_ROOM: Unsupported = Unsupported("a component other than SSE and AVX");
+
 fn index(component: Component) -> Option<usize> {
     COMPONENTS.iter().position(|known| *known == component)
 }
@@ -21,7 +23,7 @@ fn index(component: Component) -> Option<usize> {
 /// let value = Value::new(7).unwrap();
 /// regs.run(Program::Fill(Component::AVX, value));
 ///
-/// let mut image = Image::blank(regs.enabled());
+/// let mut image = regs.new_image();
 /// regs.save(regs.enabled(), &mut image);
 /// assert_eq!(image.get(Component::AVX), value);
 /// assert_eq!(image.get(Component::SSE), Value::INITIAL);
@@ -64,19 +66,26 @@ impl AbstractImage {
 }
 
 impl Image for AbstractImage {
-    fn blank(_: ComponentSet) -> Self {
-        Self::BLANK
+    fn reset(&mut self) {
+        *self = Self::BLANK;
     }
 
     /// Every image has room for every component there is.
-    fn grow(&mut self, _: ComponentSet) {}
+    fn grow(&mut self, components: ComponentSet) -> Result<(), Unsupported> {
+        let mut kept = components.without(Component::PKRU).iter();
+        if kept.all(|component| self.has_room_for(component)) { Ok(()) } else { Err(NO_ROOM) }
+    }
+
+    fn has_room_for(&self, component: Component) -> bool {
+        index(component).is_some()
+    }
 
     fn get(&self, component: Component) -> Value {
         index(component).map_or(Value::INITIAL, |i| self.values[i])
     }
 
     fn set(&mut self, component: Component, value: Value) -> Result<(), Unsupported> {
-        let i = index(component).ok_or(Unsupported("a component other than SSE and AVX"))?;
+        let i = index(component).ok_or(NO_ROOM)?;
         self.values[i] = value;
         Ok(())
     }
@@ -90,10 +99,6 @@ pub struct AbstractFrame {
 }
 
 impl Frame for AbstractFrame {
-    fn blank(_: ComponentSet) -> Self {
-        Self { image: AbstractImage::BLANK, present: true }
-    }
-
     fn fault_in(&mut self) {
         self.present = true;
     }
@@ -114,6 +119,14 @@ impl RegisterFile for AbstractRegs {
 
     fn enabled(&self) -> ComponentSet {
         COMPONENTS.iter().fold(ComponentSet::EMPTY.with(Component::PKRU), |set, c| set.with(*c))
+    }
+
+    fn new_image(&self) -> AbstractImage {
+        AbstractImage::BLANK
+    }
+
+    fn new_frame(&self) -> AbstractFrame {
+        AbstractFrame { image: AbstractImage::BLANK, present: true }
     }
 
     fn reset(&mut self) {
@@ -145,6 +158,14 @@ impl RegisterFile for AbstractRegs {
         match image.form {
             Form::BadHeader => Err(Fault::GeneralProtection),
             Form::Whole | Form::Short => Ok(()),
+        }
+    }
+
+    fn restore_initial(&mut self, mask: ComponentSet) {
+        for (i, component) in COMPONENTS.iter().enumerate() {
+            if mask.contains(*component) {
+                self.values[i] = Value::INITIAL;
+            }
         }
     }
 

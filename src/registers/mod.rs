@@ -1,8 +1,7 @@
 //! The seam between mechanism and hardware: what the protocol needs of a CPU's registers.
 //!
 //! The protocol in [`fpu`](crate::fpu) and the simulated [`machine`](crate::machine) know these traits and
-//! no implementation. [`AbstractRegs`] keeps a small number a component; software and host register files
-//! implement the same traits.
+//! no implementation. [`AbstractRegs`] keeps a small number a component.
 
 mod r#abstract;
 
@@ -42,7 +41,7 @@ pub enum Program {
 ///
 /// `mask` is the set of components that an operation covers (RFBM). The protocol always restores with the
 /// full enabled mask: a component left out would keep another task's value.
-pub trait RegisterFile: Clone + Eq + Hash + Debug {
+pub trait RegisterFile {
     /// A task's image in memory.
     type Image: Image;
     /// A signal frame in user memory, which can fault.
@@ -50,6 +49,12 @@ pub trait RegisterFile: Clone + Eq + Hash + Debug {
 
     /// The components that this CPU has enabled (XCR0).
     fn enabled(&self) -> ComponentSet;
+
+    /// An image of the initial configuration, in this CPU's layout, with room for all enabled components.
+    fn new_image(&self) -> Self::Image;
+
+    /// A signal frame of the initial configuration, present, in this CPU's layout.
+    fn new_frame(&self) -> Self::Frame;
 
     /// Puts every register, PKRU too, into the state after reset.
     fn reset(&mut self);
@@ -62,6 +67,9 @@ pub trait RegisterFile: Clone + Eq + Hash + Debug {
     /// # Errors
     /// The fault that a refused image raises. The registers are unspecified afterwards.
     fn restore(&mut self, mask: ComponentSet, image: &Self::Image) -> Result<(), Fault>;
+
+    /// Puts the components in `mask` into their initial configuration.
+    fn restore_initial(&mut self, mask: ComponentSet);
 
     /// Saves the components in `mask` straight to user memory; the registers keep their content.
     ///
@@ -96,17 +104,31 @@ pub trait RegisterFile: Clone + Eq + Hash + Debug {
     /// [`Unsupported`] where the register cannot be reached.
     fn xfd(&self) -> Result<ComponentSet, Unsupported>;
 
+    /// Sets the components that IA32_XFD disables.
+    ///
+    /// # Errors
+    /// [`Unsupported`] where the register cannot be reached.
+    fn set_xfd(&mut self, _disabled: ComponentSet) -> Result<(), Unsupported> {
+        Err(Unsupported("XFD"))
+    }
+
     /// Runs a register program. Components that are not enabled are left out.
     fn run(&mut self, program: Program);
 }
 
 /// A task's image in memory.
 pub trait Image: Clone + Eq + Hash + Debug {
-    /// An image of the initial configuration, with room for `components`.
-    fn blank(components: ComponentSet) -> Self;
+    /// Takes the initial configuration, in place.
+    fn reset(&mut self);
 
     /// Makes room for `components` as well; what is there stays.
-    fn grow(&mut self, components: ComponentSet);
+    ///
+    /// # Errors
+    /// [`Unsupported`] when there can be no room for one of them; the image is unchanged.
+    fn grow(&mut self, components: ComponentSet) -> Result<(), Unsupported>;
+
+    /// Whether the image has room for a component.
+    fn has_room_for(&self, component: Component) -> bool;
 
     /// The value of a component; the initial one for a component that the image has no room for.
     fn get(&self, component: Component) -> Value;
@@ -120,9 +142,6 @@ pub trait Image: Clone + Eq + Hash + Debug {
 
 /// A signal frame in user memory: outside the kernel's control between two accesses.
 pub trait Frame: Clone + Eq + Hash + Debug {
-    /// A present frame that holds the initial configuration.
-    fn blank(components: ComponentSet) -> Self;
-
     /// Makes the frame's pages present.
     fn fault_in(&mut self);
 

@@ -32,14 +32,18 @@ impl fmt::Display for Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Quirk {
-    /// `fpu_clone` loads the parent's state before it copies it, though memory holds it. Counted: restores.
+    /// `fpu_clone` loads the parent's state before it copies it, though memory holds it (from 5.16 on, when
+    /// AMX made a copy of the image invalid). Counted: restores.
     ForkLoadsParent,
     /// A task that died with its state in the registers is saved at its last switch: `fpu__drop` clears the
-    /// owner but does not set TIF_NEED_FPU_LOAD. Counted: saves.
+    /// owner but does not set TIF_NEED_FPU_LOAD (from 5.2 on). Counted: saves.
     ExitSavesDeadTask,
     /// `fpu__drop` clears the owner slot even when it names another task, which then has to be restored
-    /// (until 6.15; later kernels return early when TIF_NEED_FPU_LOAD is set). Counted: restores.
+    /// (5.2 to 6.15; from 6.16 on it returns early when TIF_NEED_FPU_LOAD is set). Counted: restores.
     ExitClearsOwner,
+    /// `fpu_sync_fpstate` saves a dying task for its own core dump and leaves TIF_NEED_FPU_LOAD clear, so that
+    /// the next switch saves it again (from 5.14 on). Counted: saves.
+    CoreDumpSavesTwice,
 }
 
 impl Quirk {
@@ -49,13 +53,24 @@ impl Quirk {
             Self::ForkLoadsParent => "fork_loads_parent",
             Self::ExitSavesDeadTask => "exit_saves_dead_task",
             Self::ExitClearsOwner => "exit_clears_owner",
+            Self::CoreDumpSavesTwice => "core_dump_saves_twice",
+        }
+    }
+
+    /// The kernel function that does it, and the versions of Linux in which it does.
+    pub fn origin(self) -> &'static str {
+        match self {
+            Self::ForkLoadsParent => "fpu_clone, from 5.16",
+            Self::ExitSavesDeadTask => "fpu__drop, from 5.2",
+            Self::ExitClearsOwner => "fpu__drop, 5.2 to 6.15",
+            Self::CoreDumpSavesTwice => "fpu_sync_fpstate, from 5.14",
         }
     }
 
     /// What is counted: the operations that it cost the kernel.
     pub fn costs(self) -> &'static str {
         match self {
-            Self::ExitSavesDeadTask => "saves",
+            Self::ExitSavesDeadTask | Self::CoreDumpSavesTwice => "saves",
             Self::ForkLoadsParent | Self::ExitClearsOwner => "restores",
         }
     }
@@ -76,6 +91,27 @@ pub struct Disagreement {
     pub expected: bool,
     /// Whether the kernel did.
     pub found: bool,
+}
+
+/// Counts of an [`Agreement`] at some line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    decisions: u64,
+    disagreements: u64,
+    inferred_returns: u64,
+    inferred_kernel_fpu: u64,
+}
+
+impl Mark {
+    /// The earlier of two marks, of which the counts of one are none above those of the other.
+    pub(super) fn earlier(self, other: Self) -> Self {
+        Self {
+            decisions: self.decisions.min(other.decisions),
+            disagreements: self.disagreements.min(other.disagreements),
+            inferred_returns: self.inferred_returns.min(other.inferred_returns),
+            inferred_kernel_fpu: self.inferred_kernel_fpu.min(other.inferred_kernel_fpu),
+        }
+    }
 }
 
 /// How far the kernel and the machine agree.
@@ -109,6 +145,27 @@ impl Agreement {
     /// Whether so much was inferred that agreement says little: more than 5 % of the decisions.
     pub fn infers_too_much(&self) -> bool {
         self.inferred() * 20 > self.decisions
+    }
+
+    /// Where the counts stand.
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            decisions: self.decisions,
+            disagreements: self.disagreements,
+            inferred_returns: self.inferred_returns,
+            inferred_kernel_fpu: self.inferred_kernel_fpu,
+        }
+    }
+
+    /// What was decided since could not be told after all.
+    pub(super) fn retract(&mut self, since: Mark) {
+        let decided_before = since.decisions + since.inferred_returns + since.inferred_kernel_fpu;
+        self.undecidable += self.decisions + self.inferred() - decided_before;
+        self.decisions = since.decisions;
+        self.disagreements = since.disagreements;
+        self.inferred_returns = since.inferred_returns;
+        self.inferred_kernel_fpu = since.inferred_kernel_fpu;
+        self.first.truncate(usize::try_from(since.disagreements).unwrap_or(usize::MAX));
     }
 
     pub(super) fn compare(&mut self, found: Disagreement) {

@@ -4,7 +4,7 @@ use crate::{
     CpuId, TaskId,
     arch::SaveRestore,
     fpu::{Fpstate, OwnerSlot, TaskKind},
-    registers::{AbstractImage, AbstractRegs, RegisterFile},
+    registers::{AbstractRegs, RegisterFile},
 };
 use std::{hint::black_box, time::Instant, vec::Vec};
 
@@ -60,8 +60,8 @@ fn ns_each(times: u32, work: impl FnOnce()) -> f64 {
 
 fn check(times: u32) {
     let slot = OwnerSlot::new(CpuId(0));
-    let task: Fpstate<AbstractImage> =
-        Fpstate::new(TaskId::first(0), TaskKind::User, AbstractRegs::default().enabled());
+    let image = AbstractRegs::default().new_image();
+    let task = Fpstate::new(TaskId::first(0), TaskKind::User, image);
     for _ in 0..times {
         black_box(black_box(&task).is_valid_on(black_box(&slot)));
     }

@@ -73,7 +73,7 @@ impl Driver {
             }
             Ok(Parsed::Lost { cpu, .. }) => self.events_lost(cpu),
             Ok(Parsed::Blank) => Ok(()),
-            Err(_) if !self.is_trace => Err(ReplayError::NotATrace),
+            Err(_) if !self.is_trace => Err(ReplayError::NotATrace { line: number }),
             Err(expected) => Err(ReplayError::Malformed { line: number, expected: expected.0 }),
         }
     }
@@ -81,10 +81,15 @@ impl Driver {
     /// Ends the recording.
     pub(super) fn finish(mut self, bytes: u64) -> Result<Report, ReplayError> {
         if !self.is_trace {
-            return Err(ReplayError::NotATrace);
+            return Err(ReplayError::NotATrace { line: self.fleet.line + 1 });
         }
         for cpu in 0..self.cpus.len() {
             self.settle(CpuId(cpu as u32), None)?;
+        }
+        // Loads that nothing follows which would tell what they were for.
+        for task in self.tasks.values() {
+            let of_signal = if self.functions { 0 } else { task.delivering as u32 + task.restoring as u32 };
+            self.kernel.restores += u64::from(task.loads.saturating_sub(of_signal));
         }
         let name = |name: Vec<u8>| String::from_utf8_lossy(&name).into_owned();
         let optimum =
@@ -93,7 +98,7 @@ impl Driver {
             lines: self.fleet.line,
             bytes,
             seconds: self.last_us.saturating_sub(self.first_us.unwrap_or(0)) as f64 / 1e6,
-            cpus: self.cpus.len(),
+            cpus: self.cpus.iter().filter(|cpu| cpu.seen).count(),
             has_functions: self.functions,
             lost: self.lost,
             kernel: self.kernel,
@@ -117,13 +122,15 @@ impl Driver {
         if self.track(cpu).pending != Pending::Nothing {
             self.settle(cpu, Some(answered))?;
         }
-        self.track(cpu).last_us = line.time_us;
+        let track = self.track(cpu);
+        (track.last_us, track.seen) = (line.time_us, true);
         // The deactivated line of a task that was just switched out still carries its name.
-        if answered || line.what == What::Deactivated {
-            return Ok(());
+        if !answered && line.what != What::Deactivated {
+            self.runs(cpu, line.pid, line.time_us)?;
+            self.record(cpu, line, text)?;
         }
-        self.runs(cpu, line.pid, line.time_us)?;
-        self.record(cpu, line, text)
+        self.track(cpu).decided = self.agreement.mark();
+        Ok(())
     }
 
     fn ignore(&mut self, name: &[u8]) {
@@ -158,6 +165,12 @@ impl Driver {
     fn record(&mut self, cpu: CpuId, line: &Line<'_>, text: &[u8]) -> Done {
         let pid = line.pid;
         match line.what {
+            // The idle task runs no user code, whatever a damaged line says.
+            What::Switch { .. } | What::Migrate { .. } | What::KernelFpuBegin | What::KernelFpuEnd => {}
+            _ if pid == IDLE => return Ok(()),
+            _ => {}
+        }
+        match line.what {
             What::SysEnter(call) => {
                 self.seen_in_user_mode(cpu, pid, EntryKind::SystemCall)?;
                 self.system_call_begins(pid, call);
@@ -180,10 +193,15 @@ impl Driver {
                 self.kernel_fpu_begin(cpu)
             }
             What::KernelFpuEnd => self.kernel_fpu_end(cpu),
-            What::Activated => self.update(pid, |task| {
-                task.loads += u32::from(!task.marked);
-                task.marked = false;
-            }),
+            What::Activated => {
+                match self.tasks.get_mut(&pid) {
+                    Some(task) if task.marked => task.marked = false,
+                    Some(task) => task.loads += 1,
+                    // Which decision it was cannot be told.
+                    None => self.kernel.restores += 1,
+                }
+                Ok(())
+            }
             What::Clone => self.update(pid, |task| {
                 (task.window, task.maybe_done) = (Some(Window::Fork), false);
                 (task.copied, task.loads) = (false, 0);
@@ -194,13 +212,15 @@ impl Driver {
                 self.exec(cpu, pid)?;
                 self.update(pid, |task| task.flushed = true)
             }
-            What::Exec { pid, old_pid } => self.exec_event(cpu, pid, old_pid),
+            What::Exec { old_pid, .. } => self.exec_event(cpu, pid, old_pid),
             What::ProcessExit => self.update(pid, |task| task.exiting = true),
             What::Dropped => self.dropped(cpu, pid),
             What::SignalDeliver => {
                 // Only a handler gets a frame; 0 and 1 are the default action and to ignore.
-                let handled = !text.ends_with(b" sa_handler=0")
-                    && memchr::memmem::find(text, b" sa_handler=0 ").is_none();
+                const HANDLER: &[u8] = b" sa_handler=";
+                let behind = memchr::memmem::find(text, HANDLER).map(|at| &text[at + HANDLER.len()..]);
+                let handler = behind.and_then(|text| text.split(|byte| *byte == b' ').next());
+                let handled = !matches!(handler, Some(b"0" | b"1"));
                 self.update(pid, |task| task.delivering = handled)
             }
             What::CopyToSigframe => self.frame_opens(cpu, pid),
@@ -229,16 +249,15 @@ impl Driver {
     /// Lets an event happen on all machines. An open kernel FPU section whose end was not seen ends first.
     pub(super) fn emit(&mut self, event: Event) -> Done {
         if let Some(cpu) = event.cpu() {
-            self.kernel_fpu_ended(cpu)?;
+            self.kernel_fpu_end(cpu)?;
         }
-        self.fleet.all(event).map(drop)
+        self.fleet.all(event)
     }
 
-    fn kernel_fpu_ended(&mut self, cpu: CpuId) -> Done {
-        match self.fleet.cpu(cpu).slot().kernel_fpu() {
-            Some(_) => self.fleet.all(Event::KernelFpuEnd(cpu)).map(drop),
-            None => Ok(()),
-        }
+    /// Lets an event happen only on the machine that is held against the kernel: a quirk of the kernel.
+    pub(super) fn emit_quirk(&mut self, cpu: CpuId, event: Event) -> Result<u32, ReplayError> {
+        self.kernel_fpu_end(cpu)?;
+        self.fleet.kernel(event)
     }
 
     /// The task, if it is in user mode as far as the machines know, enters the kernel.
@@ -246,18 +265,39 @@ impl Driver {
         if self.fleet.in_user_mode(task) { self.emit(Event::Entry(cpu, kind)) } else { Ok(()) }
     }
 
-    /// Makes the task that runs in the kernel on `cpu` the machines' business.
+    /// Makes the task that runs in the kernel on `cpu` the machines' business. It is alive: the lines of a task
+    /// that has exited are those of another that has its pid by now.
     pub(super) fn adopt(&mut self, cpu: CpuId, pid: u32) -> Result<TaskId, ReplayError> {
         if let Some(track) = self.tasks.get(&pid) {
             let task = track.task;
-            self.enter(cpu, task, EntryKind::Interrupt)?;
-            return Ok(task);
+            if self.fleet.is_alive(task) {
+                self.enter(cpu, task, EntryKind::Interrupt)?;
+                return Ok(task);
+            }
         }
+        self.vacate(pid, Some(cpu))?;
         let task = self.fleet.new_task();
         self.emit(Event::Spawn(task))?;
         self.emit(Event::ScheduleIn(cpu, task))?;
         self.tasks.insert(pid, TaskTrack::new(task, UNKNOWN));
         Ok(task)
+    }
+
+    /// The pid is about to become another task's: who had it is gone, and runs on no CPU but `on`.
+    pub(super) fn vacate(&mut self, pid: u32, on: Option<CpuId>) -> Done {
+        if let Some(track) = self.tasks.get(&pid) {
+            self.takes_off(pid, track.task)?;
+            self.tasks.remove(&pid);
+        }
+        for track in &mut self.cpus {
+            if track.current == Some(pid) {
+                (track.current, track.pending) = (None, Pending::Nothing);
+            }
+        }
+        if let Some(cpu) = on {
+            self.track(cpu).current = Some(pid);
+        }
+        Ok(())
     }
 
     pub(super) fn is_known(&self, pid: u32) -> bool {
@@ -270,6 +310,9 @@ impl Driver {
         self.agreement.compare(Disagreement { line, cpu: cpu.0, pid, decision, expected, found });
     }
 }
+
+/// The pid of every CPU's idle task.
+pub(super) const IDLE: u32 = 0;
 
 /// The epoch of a task whose state was never known.
 pub(super) const UNKNOWN: u64 = u64::MAX;

@@ -4,11 +4,14 @@ use super::{PolicyCounts, ReplayError, optimum::Optimum};
 use crate::{
     Component, CpuId, Event, TaskId, Value,
     check::{self, Spec},
-    fpu::{Policy, policy::Builtin},
+    fpu::{Facts, LoadRule, Policy, SaveRule, policy::Builtin},
     machine::{Cpu, Machine, Outcome, Task},
     registers::{AbstractRegs, RegisterFile},
 };
 use std::vec::Vec;
+
+/// Whose machine it is that is held against the kernel.
+const KERNEL: &str = "the kernel's policy";
 
 /// One policy under comparison.
 #[derive(Debug)]
@@ -64,38 +67,67 @@ impl Fleet {
         self.shadow.task(task)
     }
 
+    /// Whether the task has not exited.
+    pub(super) fn is_alive(&self, task: TaskId) -> bool {
+        self.shadow.task(task).is_some_and(|task| !task.has_exited())
+    }
+
+    /// Whether the machine expects a save of the task when it leaves this CPU.
+    pub(super) fn expects_save(&self, task: TaskId, cpu: CpuId) -> bool {
+        let task = self.shadow.task(task).filter(|task| !task.has_exited());
+        task.map(Task::fpstate).is_some_and(|fpstate| {
+            let (valid, need_fpu_load) = (fpstate.is_valid_on(self.cpu(cpu).slot()), fpstate.need_fpu_load());
+            !need_fpu_load
+                && self.shadow.policy().switch_out(Facts { valid, need_fpu_load }) == SaveRule::Save
+        })
+    }
+
     /// Whether the machine expects a load for the task on this CPU: need_fpu_load set, and under a policy
     /// that looks, the registers not valid.
     pub(super) fn expects_load(&self, task: TaskId, cpu: CpuId, policy_decides: bool) -> bool {
         let Some(task) = self.shadow.task(task) else { return false };
+        let need_fpu_load = task.fpstate().need_fpu_load();
         let valid = task.fpstate().is_valid_on(self.cpu(cpu).slot());
-        let looks = !policy_decides || *self.shadow.policy() != Builtin::Deferred;
-        task.fpstate().need_fpu_load() && !(looks && valid)
+        let rule = self.shadow.policy().return_to_user(Facts { valid, need_fpu_load });
+        let looks = !policy_decides || rule != LoadRule::Always;
+        need_fpu_load && !(looks && valid)
     }
 
     /// Lets an event happen on every machine.
-    pub(super) fn all(&mut self, event: Event) -> Result<Outcome, ReplayError> {
-        let outcome = self.kernel(event)?;
-        self.optimum.apply(event);
-        for run in &mut self.runs {
-            match run.machine.apply(event) {
-                Ok(outcome) => run.counts.add(&outcome),
-                Err(source) => return Err(ReplayError::Refused { line: self.line, event, source }),
-            }
-        }
+    pub(super) fn all(&mut self, event: Event) -> Result<(), ReplayError> {
         if let Some((spec, _)) = &mut self.check {
             spec.apply(event);
-            self.verify()?;
+        }
+        self.kernel(event)?;
+        self.optimum.apply(event);
+        let (line, check) = (self.line, self.check.as_ref().map(|(spec, _)| spec));
+        for Run { machine, counts } in &mut self.runs {
+            // The outcome is borrowed where it is: copying it is what most of the time would go to.
+            match machine.apply(event) {
+                Ok(ref outcome) => {
+                    counts.add(outcome);
+                    verify(line, counts.name, machine, check, event, outcome)?;
+                }
+                Err(source) => return Err(ReplayError::Refused { line, event, source }),
+            }
         }
         if let Event::Return(cpu, _) = event {
             self.user_code(cpu)?;
         }
-        Ok(outcome)
+        Ok(())
     }
 
-    /// Lets an event happen only on the machine that is held against the kernel: a quirk of the kernel.
-    pub(super) fn kernel(&mut self, event: Event) -> Result<Outcome, ReplayError> {
-        self.shadow.apply(event).map_err(|source| ReplayError::Refused { line: self.line, event, source })
+    /// Lets an event happen only on the machine that is held against the kernel: a quirk of the kernel. Returns
+    /// how often it restored.
+    pub(super) fn kernel(&mut self, event: Event) -> Result<u32, ReplayError> {
+        let (line, check) = (self.line, self.check.as_ref().map(|(spec, _)| spec));
+        match self.shadow.apply(event) {
+            Ok(ref outcome) => {
+                verify(line, KERNEL, &self.shadow, check, event, outcome)?;
+                Ok(outcome.restores())
+            }
+            Err(source) => Err(ReplayError::Refused { line, event, source }),
+        }
     }
 
     /// With `--check`, user code changes its registers, so that an old copy cannot pass for the newest.
@@ -104,19 +136,7 @@ impl Fleet {
         *pattern = *pattern % (Value::KERNEL.number() - 1) + 1;
         let Some(value) = Value::new(*pattern) else { return Ok(()) };
         let component = if *pattern % 2 == 0 { Component::SSE } else { Component::AVX };
-        self.all(Event::UserWrite(cpu, component, value)).map(drop)
-    }
-
-    fn verify(&self) -> Result<(), ReplayError> {
-        let Some((spec, _)) = &self.check else { return Ok(()) };
-        let broken = |policy: &'static str| {
-            move |violation| ReplayError::Violation { line: self.line, policy, violation }
-        };
-        check::check(&self.shadow, spec).map_err(broken("the kernel's"))?;
-        for run in &self.runs {
-            check::check(&run.machine, spec).map_err(broken(run.counts.name))?;
-        }
-        Ok(())
+        self.all(Event::UserWrite(cpu, component, value))
     }
 
     /// A name for a new task.
@@ -137,4 +157,19 @@ impl Fleet {
     pub(super) fn counts(self) -> Vec<PolicyCounts> {
         self.runs.into_iter().map(|run| run.counts).collect()
     }
+}
+
+/// With `--check`: everything that has to hold behind an event.
+fn verify(
+    line: u64,
+    policy: &'static str,
+    machine: &Machine<AbstractRegs, Builtin>,
+    spec: Option<&Spec>,
+    event: Event,
+    outcome: &Outcome,
+) -> Result<(), ReplayError> {
+    let Some(spec) = spec else { return Ok(()) };
+    check::check_outcome(machine, spec, event, outcome)
+        .and_then(|()| check::check(machine, spec))
+        .map_err(|violation| ReplayError::Violation { line, policy, violation })
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Decision, Quirk,
-    drive::{Done, Driver},
+    drive::{Done, Driver, IDLE},
     line::syscall_result,
     tasks::{Ptrace, TaskTrack},
 };
@@ -44,8 +44,7 @@ impl Driver {
 
     /// The kernel's fork loads the parent; only the machine that is held against it follows.
     pub(super) fn loaded_by_fork(&mut self, cpu: CpuId) -> Done {
-        let outcome = self.fleet.kernel(Event::Access(cpu, Verb::MoveToCpu))?;
-        if outcome.restores() > 0 {
+        if self.emit_quirk(cpu, Event::Access(cpu, Verb::MoveToCpu))? > 0 {
             self.agreement.quirk(Quirk::ForkLoadsParent);
             self.track(cpu).cleared = None;
         }
@@ -56,10 +55,12 @@ impl Driver {
     pub(super) fn fork(&mut self, cpu: CpuId, pid: u32, child: u32) -> Done {
         let copied = self.tasks.get(&pid).is_some_and(|parent| parent.copied);
         self.update(pid, |parent| (parent.copied, parent.window) = (false, None))?;
-        if !copied {
+        if !copied || child == pid || child == IDLE {
             return Ok(());
         }
         self.adopt(cpu, pid)?;
+        self.finish_delivery(cpu, pid)?;
+        self.vacate(child, None)?;
         let task = self.fleet.new_task();
         self.emit(Event::Fork(cpu, task))?;
         let known = if self.is_known(pid) { self.epoch } else { super::drive::UNKNOWN };
@@ -69,20 +70,17 @@ impl Driver {
 
     /// `fpu_flush_thread`: the task starts a new program. A kernel thread becomes a user task here.
     pub(super) fn exec(&mut self, cpu: CpuId, pid: u32) -> Done {
-        let task = self.adopt(cpu, pid)?;
+        self.adopt(cpu, pid)?;
         self.finish_delivery(cpu, pid)?;
-        if self.fleet.task(task).is_some_and(|task| !task.has_exited()) {
-            self.emit(Event::Exec(cpu))?;
-        }
+        self.emit(Event::Exec(cpu))?;
         self.knows(pid)
     }
 
-    /// `sched_process_exec`: behind the flush. A thread that execs takes its leader's pid.
+    /// `sched_process_exec`: behind the flush. A thread that execs has its leader's pid from before the flush on,
+    /// without a switch; as it starts from nothing there, it is a new task, and the old one is gone.
     pub(super) fn exec_event(&mut self, cpu: CpuId, pid: u32, old_pid: u32) -> Done {
-        if pid != old_pid
-            && let Some(thread) = self.tasks.remove(&old_pid)
-        {
-            self.tasks.insert(pid, thread);
+        if pid != old_pid {
+            self.vacate(old_pid, None)?;
         }
         if !self.tasks.get(&pid).is_some_and(|task| task.flushed) {
             self.exec(cpu, pid)?;
@@ -90,22 +88,29 @@ impl Driver {
         self.update(pid, |task| task.flushed = false)
     }
 
-    /// `x86_fpu_dropped`: the kernel gives a dying task's state up.
+    /// `x86_fpu_dropped`: the kernel gives a dying task's state up. A fork that fails drops the child's, and the
+    /// parent does not exit.
     pub(super) fn dropped(&mut self, cpu: CpuId, pid: u32) -> Done {
-        let Some(track) = self.tasks.get(&pid).copied() else { return Ok(()) };
-        let Some(task) = self.fleet.task(track.task) else { return Ok(()) };
-        // A fork that fails drops the child's state, and the parent does not exit.
-        if !track.exiting || task.has_exited() {
+        // A kernel thread, or a task of which this is the first that is seen.
+        let Some(track) = self.tasks.get(&pid).copied() else { return self.slot_cleared(cpu) };
+        let Some(task) = self.fleet.task(track.task).filter(|task| !task.has_exited()) else { return Ok(()) };
+        if !track.exiting && self.is_known(pid) {
             return Ok(());
         }
         let unsaved = !task.fpstate().need_fpu_load();
         self.enter(cpu, track.task, EntryKind::Interrupt)?;
         self.emit(Event::Exit(cpu))?;
+        self.slot_cleared(cpu)?;
+        self.update(pid, |task| (task.exiting, task.saved_when_dead, task.window) = (true, unsaved, None))
+    }
+
+    /// An exit, a kernel thread's too, clears the owner slot, whoever it names.
+    fn slot_cleared(&mut self, cpu: CpuId) -> Done {
         if let Some(owner) = self.fleet.cpu(cpu).slot().owner() {
-            let _ = self.fleet.kernel(Event::InvalidateRegisters(cpu))?;
+            self.emit_quirk(cpu, Event::InvalidateRegisters(cpu))?;
             self.track(cpu).cleared = Some(owner);
         }
-        self.update(pid, |task| (task.saved_when_dead, task.window) = (unsaved, None))
+        Ok(())
     }
 
     pub(super) fn migrate(&mut self, pid: u32, cpu: u32) -> Done {
@@ -120,7 +125,8 @@ impl Driver {
 
     /// The task that a ptrace call of `tracer` is about, stopped by now, if it is the machines' business.
     fn traced(&mut self, tracer: u32) -> Result<Option<TaskId>, super::ReplayError> {
-        let call = self.tasks.get(&tracer).and_then(|track| track.ptrace);
+        // Behind lost lines, the tracer may be in another call.
+        let call = self.tasks.get(&tracer).filter(|_| self.is_known(tracer)).and_then(|track| track.ptrace);
         let Some(target) = call.map(|call| call.target) else { return Ok(None) };
         let Some(track) = self.tasks.get(&target).copied() else { return Ok(None) };
         let alive = self.fleet.task(track.task).is_some_and(|task| !task.has_exited());
@@ -148,13 +154,11 @@ impl Driver {
     /// `fpu_sync_fpstate`: a dying task saves its state for its own core dump, and keeps need_fpu_load clear.
     pub(super) fn core_dump(&mut self, cpu: CpuId, pid: u32) -> Done {
         let task = self.adopt(cpu, pid)?;
-        if self.fleet.task(task).is_some_and(|task| task.has_exited()) {
-            return Ok(());
-        }
         let need_load = self.fleet.task(task).is_some_and(|task| task.fpstate().need_fpu_load());
         self.emit(Event::Access(cpu, Verb::CopyToMemory))?;
         if !need_load {
-            let _ = self.fleet.kernel(Event::Access(cpu, Verb::MoveToCpu))?;
+            self.agreement.quirk(Quirk::CoreDumpSavesTwice);
+            self.emit_quirk(cpu, Event::Access(cpu, Verb::MoveToCpu))?;
         }
         Ok(())
     }
@@ -166,12 +170,12 @@ impl Driver {
         }
     }
 
-    /// Without function lines, a ptrace call that wrote registers is known from its arguments and its result.
+    /// A ptrace call that wrote registers is known from its arguments and its result, where no function line told
+    /// before: the recorder traces those of `NT_X86_XSTATE` only. Twice is as good as once.
     pub(super) fn system_call_ends(&mut self, pid: u32, result: &[u8]) -> Done {
         let Some(task) = self.tasks.get_mut(&pid) else { return Ok(()) };
         let Some(call) = task.ptrace else { return Ok(()) };
-        let succeeded = syscall_result(result).is_some_and(|(_, result)| result == 0);
-        if !self.functions && succeeded && call.writes_fpu() {
+        if syscall_result(result) == Some((101, 0)) && call.writes_fpu() {
             self.foreign_write(pid)?;
         }
         self.update(pid, |task| task.ptrace = None)

@@ -3,7 +3,8 @@
 //! A recording holds the schedule, which drives the machines, and what the kernel decided, which they are held
 //! against. The kernel's answers are compared, never read as input; the two exceptions, for recordings without
 //! function lines, are counted apart as [`Agreement::inferred_returns`] and
-//! [`Agreement::inferred_kernel_fpu`].
+//! [`Agreement::inferred_kernel_fpu`]. In such a recording a load line is also what shows *that* a task was on
+//! its way to user mode; whether a load was due there is the machine's to say, and is compared.
 //!
 //! ```text
 //! bytes → input (gzip, lines) → line (one record) → drive (records → events and decisions)
@@ -81,9 +82,14 @@ pub enum ReplayError {
     /// The bytes cannot be read as lines.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// There is not one line of a recording.
-    #[error("not an ftrace recording: expected a header line such as '# tracer: function', or an event")]
-    NotATrace,
+    /// There is not one line of a recording up to here.
+    #[error(
+        "line {line}: not an ftrace recording: expected a header line such as '# tracer: function', or an event"
+    )]
+    NotATrace {
+        /// The first line that is neither comment nor event, or the end; from 1.
+        line: u64,
+    },
     /// A line is malformed.
     #[error("line {line}: expected {expected}")]
     Malformed {

@@ -58,13 +58,10 @@ impl Optimum {
             }
             Event::Write(task, ..) => self.born_in_memory(task),
             Event::Read(task, _) => self.need_in_memory(task),
-            Event::SignalSave(cpu) => {
-                if let Some(task) = *self.current(cpu) {
-                    self.need_in_memory(task);
-                }
-            }
             Event::SignalEnter(cpu) => {
                 if let Some(task) = *self.current(cpu) {
+                    // The frame is written by now; an attempt that faulted has saved nothing.
+                    self.need_in_memory(task);
                     self.born_in_registers(cpu, task);
                     // The initial configuration can be had again without a save.
                     self.version(task).unsaved = false;
@@ -75,7 +72,9 @@ impl Optimum {
                     self.born_in_registers(cpu, task);
                 }
             }
-            Event::KernelFpuBegin(cpu, _) | Event::PowerLoss(cpu) => *self.holds(cpu) = None,
+            Event::KernelFpuBegin(cpu, _) | Event::PowerLoss(cpu) | Event::Offline(cpu) => {
+                *self.holds(cpu) = None
+            }
             _ => {}
         }
     }

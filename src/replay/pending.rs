@@ -2,11 +2,10 @@
 
 use super::{
     Decision, Quirk, ReplayError,
-    drive::{Done, Driver, UNKNOWN},
-    tasks::{Pending, TaskTrack, Window},
+    drive::{Done, Driver, IDLE, UNKNOWN},
+    tasks::{CpuTrack, Pending, TaskTrack, Window},
 };
 use crate::{CpuId, Current, EntryKind, Event, KernelContext, TaskId};
-use std::vec::Vec;
 
 impl Driver {
     /// The present line asks a question that the next line of the CPU answers.
@@ -58,7 +57,7 @@ impl Driver {
 
     /// `prev` leaves the CPU to `next`.
     fn switch(&mut self, cpu: CpuId, prev: u32, next: u32, dead: bool, found: Option<bool>) -> Done {
-        if !self.functions && found == Some(true) && !self.tasks.contains_key(&prev) {
+        if !self.functions && found == Some(true) && prev != IDLE && !self.tasks.contains_key(&prev) {
             // Only a user task is saved, and only behind a return to user.
             self.agreement.inferred_returns += 1;
             let task = self.adopt(cpu, prev)?;
@@ -77,14 +76,16 @@ impl Driver {
         self.comes(cpu, next)
     }
 
-    /// An adopted task leaves its CPU.
+    /// An adopted task leaves its CPU, and its pid if it is dead.
     fn leaves(&mut self, cpu: CpuId, pid: u32, track: TaskTrack, dead: bool, found: Option<bool>) -> Done {
-        if !self.functions && track.loads > 0 && !track.exiting {
+        if !self.functions && track.loads > 0 && !track.exiting && self.fleet.is_alive(track.task) {
             // Without function lines, a load is what a return to user leaves behind.
             self.returned(cpu, pid, EntryKind::Interrupt)?;
         }
+        self.enter(cpu, track.task, EntryKind::Interrupt)?;
         let open = self.window_interrupted(cpu, pid)?;
-        let expected = self.would_save(track);
+        // A dead task is saved if the kernel dropped a state that was only in its registers.
+        let expected = track.saved_when_dead || self.fleet.expects_save(track.task, cpu);
         match found {
             None => self.agreement.undecidable += u64::from(self.is_known(pid)),
             Some(_) if open || !self.is_known(pid) => self.agreement.undecidable += 1,
@@ -96,6 +97,7 @@ impl Driver {
                     self.agreement.inferred_returns += 1;
                 }
                 self.emit(Event::Return(cpu, track.task))?;
+                self.enter(cpu, track.task, EntryKind::Interrupt)?;
             }
             Some(false) if expected && dead && !self.functions => self.agreement.inferred_kernel_fpu += 1,
             Some(found) => {
@@ -105,54 +107,58 @@ impl Driver {
                 }
             }
         }
-        self.enter(cpu, track.task, EntryKind::Interrupt)?;
-        let exited = self.fleet.task(track.task).is_none_or(|task| task.has_exited());
+        let exited = !self.fleet.is_alive(track.task);
         if dead && !exited {
             self.emit(Event::Exit(cpu))?;
         }
         self.emit(Event::ScheduleOut(cpu))?;
-        if dead {
+        // A task that has exited may be preempted before its last switch: it has no state any more by then.
+        if dead || exited {
             self.tasks.remove(&pid);
             self.fleet.forget(track.task);
-            return Ok(());
         }
-        self.update(pid, |task| task.saved_when_dead = false)
-    }
-
-    /// Whether the machine saves the task when it leaves now. A dead one: whether the kernel does.
-    fn would_save(&self, track: TaskTrack) -> bool {
-        let task = self.fleet.task(track.task);
-        track.saved_when_dead
-            || task.is_some_and(|task| !task.has_exited() && !task.fpstate().need_fpu_load())
+        Ok(())
     }
 
     /// `pid` comes to a CPU that nobody runs on.
     fn comes(&mut self, cpu: CpuId, pid: u32) -> Done {
         self.track(cpu).current = Some(pid);
-        let Some(task) = self.tasks.get(&pid).map(|track| track.task) else {
-            return if self.fleet.cpu(cpu).current() == Current::Switching {
-                self.emit(Event::Idle(cpu))
-            } else {
-                Ok(())
-            };
-        };
-        self.takes_off(pid, task)?;
-        self.emit(Event::ScheduleIn(cpu, task))
+        if let Some(task) = self.tasks.get(&pid).map(|track| track.task)
+            && self.takes_off(pid, task)?
+        {
+            if !self.is_known(pid) {
+                // What it was at may be over by now.
+                self.update(pid, TaskTrack::forget)?;
+            }
+            return self.emit(Event::ScheduleIn(cpu, task));
+        }
+        match self.fleet.cpu(cpu).current() {
+            Current::Switching => self.emit(Event::Idle(cpu)),
+            _ => Ok(()),
+        }
     }
 
-    /// Lets a task leave the CPU that it is on as far as the machines know.
-    pub(super) fn takes_off(&mut self, pid: u32, task: TaskId) -> Done {
-        let Some(on) = self.fleet.task(task).and_then(|task| task.on()) else { return Ok(()) };
-        if let Pending::Switch { prev, .. } = self.track(on).pending
-            && prev == pid
-        {
+    /// Lets a task leave the CPU that it is on as far as the machines know. Returns whether it is still alive.
+    ///
+    /// Who comes next there is left to the next line of that CPU.
+    pub(super) fn takes_off(&mut self, pid: u32, task: TaskId) -> Result<bool, ReplayError> {
+        let Some(on) = self.fleet.task(task).and_then(|task| task.on()) else { return Ok(true) };
+        let Some(track) = self.tasks.get(&pid).copied() else { return Ok(false) };
+        let cpu = self.track(on);
+        cpu.current = None;
+        let (dead, found, opened) = match cpu.pending {
             // It is elsewhere by now, so the save that would have followed did not come.
-            return self.settle(on, Some(false));
-        }
-        // A switch there has no line; who runs now is not known.
-        self.switch(on, pid, 0, false, None)?;
-        self.track(on).current = None;
-        Ok(())
+            Pending::Switch { prev, dead, .. } if prev == pid => {
+                cpu.pending = Pending::Nothing;
+                (dead, Some(false), Some(cpu.opened))
+            }
+            // A switch there has no line.
+            _ => (false, None, None),
+        };
+        let outer = core::mem::replace(&mut self.opened, opened);
+        self.leaves(on, pid, track, dead, found)?;
+        self.opened = outer;
+        Ok(self.tasks.contains_key(&pid))
     }
 
     /// `switch_fpu_return`: the task is about to run user code with need_fpu_load set.
@@ -194,10 +200,6 @@ impl Driver {
     /// The task has been in user mode since its last line, and enters the kernel now.
     fn returned(&mut self, cpu: CpuId, pid: u32, kind: EntryKind) -> Done {
         let task = self.adopt(cpu, pid)?;
-        let exited = self.fleet.task(task).is_some_and(|task| task.has_exited());
-        if exited {
-            return Ok(());
-        }
         if !self.functions {
             self.signal_without_functions(cpu, pid)?;
         }
@@ -209,6 +211,7 @@ impl Driver {
         } else if !self.functions {
             self.kernel.restores += u64::from(loads > 0);
         }
+        self.track(cpu).cleared = None;
         self.emit(Event::Return(cpu, task))?;
         self.emit(Event::Entry(cpu, kind))?;
         self.knows(pid)
@@ -253,9 +256,10 @@ impl Driver {
         self.emit(Event::KernelFpuBegin(cpu, context))
     }
 
+    /// Ends the kernel FPU section that is open on the CPU, if one is.
     pub(super) fn kernel_fpu_end(&mut self, cpu: CpuId) -> Done {
         match self.fleet.cpu(cpu).slot().kernel_fpu() {
-            Some(_) => self.fleet.all(Event::KernelFpuEnd(cpu)).map(drop),
+            Some(_) => self.fleet.all(Event::KernelFpuEnd(cpu)),
             None => Ok(()),
         }
     }
@@ -265,7 +269,9 @@ impl Driver {
     fn window_interrupted(&mut self, cpu: CpuId, pid: u32) -> Result<bool, ReplayError> {
         let Some(track) = self.tasks.get(&pid).copied() else { return Ok(false) };
         let Some(window) = track.window else { return Ok(false) };
-        let Some(task) = self.fleet.task(track.task) else { return Ok(false) };
+        let Some(task) = self.fleet.task(track.task).filter(|task| !task.has_exited()) else {
+            return Ok(false);
+        };
         let need_load = task.fpstate().need_fpu_load();
         let live = !self.fleet.expects_load(track.task, cpu, false);
         if track.loads > 0 {
@@ -292,23 +298,31 @@ impl Driver {
     /// Events of a CPU were lost: whoever may have run there in the meantime is not known any more.
     pub(super) fn events_lost(&mut self, cpu: u32) -> Done {
         self.lost += 1;
-        let Some(lost) = self.cpus.get(cpu as usize).copied() else { return Ok(()) };
         let id = CpuId(cpu);
+        self.grow_cpus(cpu);
         self.settle(id, None)?;
-        // Those who were running elsewhere before the gap began, and still are, cannot have been here.
-        let untouched: Vec<u32> = (0..self.cpus.len())
-            .filter(|other| *other != cpu as usize && self.cpus[*other].since_us < lost.last_us)
-            .filter_map(|other| self.cpus[other].current)
-            .filter(|pid| self.is_known(*pid))
-            .collect();
+        let CpuTrack { last_us: before_us, decided, seen, .. } = *self.track(id);
+        // The gap began there, and what the CPU did in it may bear on what was decided since.
+        self.agreement.retract(decided);
         self.epoch += 1;
+        let epoch = self.epoch;
+        // Those who were running elsewhere before the gap began, and still are, cannot have been here.
+        for (other, track) in self.cpus.iter_mut().enumerate() {
+            track.decided = track.decided.earlier(decided);
+            let Some(task) = track.current.and_then(|pid| self.tasks.get_mut(&pid)) else { continue };
+            let stayed = other != cpu as usize
+                && track.since_us < before_us
+                && !matches!(track.pending, Pending::Switch { .. });
+            if stayed && task.epoch == epoch - 1 {
+                task.epoch = epoch;
+            } else {
+                task.forget();
+            }
+        }
         if let Some(current) = self.track(id).current {
-            self.switch(id, current, 0, false, None)?;
+            self.switch(id, current, IDLE, false, None)?;
         }
-        for pid in untouched {
-            self.knows(pid)?;
-        }
-        *self.track(id) = Default::default();
+        *self.track(id) = CpuTrack { last_us: before_us, decided, seen, ..CpuTrack::default() };
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ pub struct Report {
     pub bytes: u64,
     /// Seconds from the first to the last event.
     pub seconds: f64,
-    /// CPUs seen.
+    /// CPUs with a line.
     pub cpus: usize,
     /// Whether the recording has function lines, which say when tasks return to user.
     pub has_functions: bool,
@@ -30,6 +30,15 @@ pub struct Report {
     pub optimum: OptimumCounts,
     /// Event and function names that mean nothing here, and how often each occurs.
     pub ignored: BTreeMap<String, u64>,
+}
+
+impl Report {
+    /// Whether the agreement says little: more than 5 % of the decisions were inferred, or lost events leave more
+    /// of them unknown than known.
+    pub fn says_little(&self) -> bool {
+        let agreement = &self.agreement;
+        agreement.infers_too_much() || (self.lost > 0 && agreement.undecidable > agreement.decisions)
+    }
 }
 
 /// What the kernel did, as its lines say. Saves by kernel FPU sections, by fork and into signal frames have no
@@ -65,7 +74,8 @@ pub struct PolicyCounts {
     pub saves: u64,
     /// Restores from a task's image. Loads from signal frames are not counted: they are the same for all.
     pub restores: u64,
-    /// Restores skipped because the registers still held the state.
+    /// Restores skipped because the registers still held the state, counted where the policy looks: at the
+    /// switch-in for `eager-owner` and `lazy-save`, else at the return.
     pub restores_skipped: u64,
 }
 

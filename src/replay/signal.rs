@@ -29,10 +29,8 @@ impl Driver {
     pub(super) fn handler_registers(&mut self, cpu: CpuId, pid: u32) -> Done {
         let task = self.adopt(cpu, pid)?;
         let Some(track) = self.tasks.get(&pid).copied() else { return Ok(()) };
-        if self.has_exited(task) {
-            return Ok(());
-        }
         if track.restoring {
+            self.finish_delivery(cpu, pid)?;
             self.emit(Event::SigReturn(cpu))?;
             self.emit(Event::Frame(task, FrameChange::BadHeader))?;
             self.emit(Event::SigReturnLoad(cpu))?;
@@ -70,11 +68,8 @@ impl Driver {
         if !self.tasks.get(&pid).is_some_and(|task| task.restoring) {
             return Ok(());
         }
-        let task = self.adopt(cpu, pid)?;
+        self.adopt(cpu, pid)?;
         self.update(pid, |task| task.restoring = false)?;
-        if self.has_exited(task) {
-            return Ok(());
-        }
         self.finish_delivery(cpu, pid)?;
         self.track(cpu).cleared = None;
         self.emit(Event::SigReturn(cpu))?;
@@ -95,10 +90,6 @@ impl Driver {
             self.frame_written(cpu, pid, track.loads > 1, false)?;
         }
         self.update(pid, |task| task.delivering = false)
-    }
-
-    fn has_exited(&self, task: TaskId) -> bool {
-        self.fleet.task(task).is_none_or(|task| task.has_exited())
     }
 
     fn begin_delivery(&mut self, cpu: CpuId, task: TaskId) -> Done {

@@ -1,6 +1,6 @@
 //! What the driver knows of the tasks and CPUs of a recording, beside the machines.
 
-use super::line::What;
+use super::{agreement::Mark, drive::UNKNOWN, line::What};
 use crate::TaskId;
 
 /// An operation whose function line marks its start; the load that it may do comes later, and the task can be
@@ -59,6 +59,11 @@ impl TaskTrack {
             delivering: false,
             ptrace: None,
         }
+    }
+
+    /// Nothing is known of the task any more, but that it is there.
+    pub(super) fn forget(&mut self) {
+        *self = Self::new(self.task, UNKNOWN);
     }
 }
 
@@ -123,8 +128,12 @@ pub(super) struct CpuTrack {
     pub(super) opened: u64,
     /// The task whose claim the exit of another took away here.
     pub(super) cleared: Option<TaskId>,
+    /// The CPU has a line.
+    pub(super) seen: bool,
     /// When the last line came.
     pub(super) last_us: u64,
+    /// What had been decided by then.
+    pub(super) decided: Mark,
     /// When the current task came.
     pub(super) since_us: u64,
 }

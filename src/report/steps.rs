@@ -61,7 +61,8 @@ impl<R: RegisterFile, P: Policy> Steps<R, P> {
         self.spec.apply(event);
         let step = self.step(event, outcome);
         self.steps.push(step);
-        Ok(check::check(&self.machine, &self.spec))
+        Ok(check::check_outcome(&self.machine, &self.spec, event, &outcome)
+            .and_then(|()| check::check(&self.machine, &self.spec)))
     }
 
     fn step(&self, event: Event, outcome: Outcome) -> Step {

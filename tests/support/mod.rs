@@ -2,11 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-mod policies;
-mod watched;
-
-pub(crate) use policies::{Answers, FullLazy, Losing, Trap};
-pub(crate) use watched::{Calls, Watched};
+pub(crate) mod policies;
+pub(crate) mod story;
+pub(crate) mod watched;
 
 use fpuswitch::{
     Component, CpuId, Current, EntryKind, Event, EventError, FrameChange, KernelContext, Pkru, TaskId, Value,

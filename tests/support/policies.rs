@@ -15,7 +15,7 @@ impl Policy for Trap {
     }
 
     fn form(&self) -> Form {
-        Form { not_running: NotRunning::InMemory, in_kernel: InKernel::Anywhere }
+        Form::new(NotRunning::InMemory, InKernel::Anywhere)
     }
 
     fn switch_out(&self, _: Facts) -> SaveRule {
@@ -34,7 +34,7 @@ impl Policy for Trap {
         LoadRule::Defer
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
         LoadRule::Trap
     }
 }
@@ -50,7 +50,7 @@ impl Policy for FullLazy {
     }
 
     fn form(&self) -> Form {
-        Form { not_running: NotRunning::Anywhere, in_kernel: InKernel::Anywhere }
+        Form::new(NotRunning::Anywhere, InKernel::Anywhere)
     }
 
     fn switch_out(&self, _: Facts) -> SaveRule {
@@ -65,7 +65,7 @@ impl Policy for FullLazy {
         LoadRule::Defer
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
         LoadRule::Trap
     }
 }
@@ -83,6 +83,17 @@ pub(crate) struct Answers {
     pub(crate) release: LoadRule,
 }
 
+/// Haiku's and gVisor's: save at entry, load at the return. Nobody owns registers in the kernel.
+pub(crate) const ENTRY_EXIT: Answers = Answers {
+    entry: [SaveRule::Save; 4],
+    switch_out: [SaveRule::Save; 4],
+    switch_in: [LoadRule::Defer; 4],
+    first_use: [LoadRule::Defer; 4],
+    return_to_user: [LoadRule::Always; 4],
+    kernel_fpu_end: LoadRule::Defer,
+    release: LoadRule::Defer,
+};
+
 fn index(facts: Facts) -> usize {
     usize::from(facts.valid) * 2 + usize::from(facts.need_fpu_load)
 }
@@ -93,7 +104,7 @@ impl Policy for Answers {
     }
 
     fn form(&self) -> Form {
-        Form { not_running: NotRunning::Anywhere, in_kernel: InKernel::Anywhere }
+        Form::new(NotRunning::Anywhere, InKernel::Anywhere)
     }
 
     fn entry(&self, _: EntryKind, task: Facts) -> SaveRule {
@@ -116,57 +127,83 @@ impl Policy for Answers {
         self.return_to_user[index(task)]
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
         self.kernel_fpu_end
     }
 
-    fn release(&self, _: Release) -> LoadRule {
+    fn release(&self, _: Release, _: Facts) -> LoadRule {
         self.release
     }
 }
 
-/// A policy that lets kernel code use registers without a save: it loses states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Losing<P>(pub(crate) P);
+/// A policy with another kernel FPU begin and another form than its own, of which the first loses states and
+/// the second may promise too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spoiled<P> {
+    policy: P,
+    kernel_fpu_begin: SaveRule,
+    form: Form,
+}
 
-impl<P: Policy> Policy for Losing<P> {
+/// Form has no hash, and says nothing about the state of a machine.
+impl<P: std::hash::Hash> std::hash::Hash for Spoiled<P> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.policy.hash(state);
+    }
+}
+
+impl<P: Policy> Spoiled<P> {
+    /// Lets kernel code use registers without a save.
+    pub(crate) fn losing(policy: P) -> Self {
+        let form = policy.form();
+        Self { policy, kernel_fpu_begin: SaveRule::Keep, form }
+    }
+
+    /// Promises another form of the invariants.
+    pub(crate) fn promising(policy: P, form: Form) -> Self {
+        let kernel_fpu_begin = policy.kernel_fpu_begin();
+        Self { policy, kernel_fpu_begin, form }
+    }
+}
+
+impl<P: Policy> Policy for Spoiled<P> {
     fn name(&self) -> &'static str {
-        "losing"
+        self.policy.name()
     }
 
     fn form(&self) -> Form {
-        self.0.form()
+        self.form
     }
 
     fn entry(&self, kind: EntryKind, task: Facts) -> SaveRule {
-        self.0.entry(kind, task)
+        self.policy.entry(kind, task)
     }
 
     fn switch_out(&self, task: Facts) -> SaveRule {
-        self.0.switch_out(task)
+        self.policy.switch_out(task)
     }
 
     fn switch_in(&self, task: Facts) -> LoadRule {
-        self.0.switch_in(task)
+        self.policy.switch_in(task)
     }
 
     fn first_use(&self, task: Facts) -> LoadRule {
-        self.0.first_use(task)
+        self.policy.first_use(task)
     }
 
     fn return_to_user(&self, task: Facts) -> LoadRule {
-        self.0.return_to_user(task)
+        self.policy.return_to_user(task)
     }
 
     fn kernel_fpu_begin(&self) -> SaveRule {
-        SaveRule::Keep
+        self.kernel_fpu_begin
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
-        self.0.kernel_fpu_end()
+    fn kernel_fpu_end(&self, current: Facts) -> LoadRule {
+        self.policy.kernel_fpu_end(current)
     }
 
-    fn release(&self, why: Release) -> LoadRule {
-        self.0.release(why)
+    fn release(&self, why: Release, task: Facts) -> LoadRule {
+        self.policy.release(why, task)
     }
 }

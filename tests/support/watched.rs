@@ -11,7 +11,7 @@ use std::cell::Cell;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Watched(AbstractRegs);
 
-/// Saves to images, and restores from images.
+/// Saves to images and frames that did not fault, and restores from images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Calls {
     pub(crate) saves: u32,
@@ -41,6 +41,14 @@ impl RegisterFile for Watched {
         self.0.enabled()
     }
 
+    fn new_image(&self) -> AbstractImage {
+        self.0.new_image()
+    }
+
+    fn new_frame(&self) -> AbstractFrame {
+        self.0.new_frame()
+    }
+
     fn reset(&mut self) {
         self.0.reset();
     }
@@ -58,8 +66,14 @@ impl RegisterFile for Watched {
         self.0.restore(mask, image)
     }
 
+    fn restore_initial(&mut self, mask: ComponentSet) {
+        self.0.restore_initial(mask);
+    }
+
     fn save_user(&self, mask: ComponentSet, frame: &mut AbstractFrame) -> Result<(), Fault> {
-        self.0.save_user(mask, frame)
+        self.0.save_user(mask, frame)?;
+        CALLS.set(Calls { saves: CALLS.get().saves + 1, ..CALLS.get() });
+        Ok(())
     }
 
     fn restore_user(&mut self, mask: ComponentSet, frame: &AbstractFrame) -> Result<(), Fault> {

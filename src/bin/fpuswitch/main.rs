@@ -8,7 +8,7 @@ mod run;
 
 use clap::{Parser, Subcommand};
 use fpuswitch::fpu::{Policy, policy::Builtin};
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Mutex};
 
 /// FPU context-switching policies, simulated, checked, and held against recordings of the Linux kernel.
 #[derive(Parser)]
@@ -70,7 +70,11 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Run(arguments) => run::run(&arguments.file, arguments.policy.0),
     };
-    match status {
+    let output = match OUTPUT.lock().ok().and_then(|failed| *failed) {
+        None | Some(std::io::ErrorKind::BrokenPipe) => Status::Fine,
+        Some(_) => Status::BadInput,
+    };
+    match status.max(output) {
         Status::Fine => ExitCode::SUCCESS,
         Status::Finding => ExitCode::from(1),
         Status::BadInput => ExitCode::from(2),
@@ -99,11 +103,22 @@ fn table() -> comfy_table::Table {
     table
 }
 
-/// Prints to standard output. A reader that has gone away, such as `head`, is no error.
+/// Whether standard output has failed: nothing more is printed, and unless the reader has just gone away, as
+/// `head` does, the command has failed too.
+static OUTPUT: Mutex<Option<std::io::ErrorKind>> = Mutex::new(None);
+
+/// Prints to standard output.
 fn print(text: std::fmt::Arguments<'_>) {
     use std::io::Write;
+    let Ok(mut failed) = OUTPUT.lock() else { return };
+    if failed.is_some() {
+        return;
+    }
     let mut out = std::io::stdout().lock();
-    if out.write_fmt(text).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    if let Err(error) = out.write_fmt(text).and_then(|()| out.flush()) {
+        *failed = Some(error.kind());
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            complain("standard output", &error);
+        }
     }
 }

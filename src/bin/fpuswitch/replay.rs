@@ -6,7 +6,7 @@ use fpuswitch::{
     fpu::policy::Builtin,
     replay::{Options, ReplayError, Report, replay as replay_recording},
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use std::{
     fs::File,
     io::{self, IsTerminal, Read},
@@ -49,8 +49,7 @@ pub(crate) fn replay(arguments: &Arguments) -> Status {
         let report = input.map_err(|error| ReplayError::Input(error.into()));
         match report.and_then(|input| replay_recording(input, &options)) {
             Ok(report) => {
-                let agreement = &report.agreement;
-                if agreement.disagreements > 0 || agreement.infers_too_much() {
+                if report.agreement.disagreements > 0 || report.says_little() {
                     status = status.max(Status::Finding);
                 }
                 if arguments.json {
@@ -103,7 +102,7 @@ fn open(file: &Path) -> Input {
     if bytes < PROGRESS_FROM_BYTES || !io::stderr().is_terminal() {
         return Ok(Box::new(input));
     }
-    let bar = ProgressBar::new(bytes);
+    let bar = ProgressBar::new(bytes).with_finish(ProgressFinish::AndClear);
     if let Ok(style) = ProgressStyle::with_template("{bytes} of {total_bytes} {wide_bar} {eta} left") {
         bar.set_style(style);
     }
@@ -134,7 +133,8 @@ fn print_one(name: &str, report: &Report, costs: &Source) {
         kernel.restores
     ));
     if report.lost > 0 {
-        print(format_args!("events were lost in {} places: what follows them is unknown\n", report.lost));
+        let little = if report.says_little() { ": more is unknown than known, a finding" } else { "" };
+        print(format_args!("events were lost in {} places{little}\n", report.lost));
     }
     print_agreement(report);
     print_disagreements(name, report);
@@ -183,14 +183,14 @@ fn print_agreement(report: &Report) {
         agreement.decisions, agreement.disagreements, agreement.undecidable
     ));
     if agreement.inferred() > 0 {
-        let verdict = if agreement.infers_too_much() { "too many to say much" } else { "no agreements" };
+        let verdict = if agreement.infers_too_much() { ": more than 5 %, a finding" } else { "" };
         print(format_args!(
-            "inferred from what the kernel did: {} returns, {} kernel FPU sections; {verdict}\n",
+            "not counted as agreement, inferred from what the kernel did: {} returns, {} kernel FPU sections{verdict}\n",
             agreement.inferred_returns, agreement.inferred_kernel_fpu
         ));
     }
     for (quirk, count) in &agreement.quirks {
-        print(format_args!("quirk {}: {count} {}\n", quirk.name(), quirk.costs()));
+        print(format_args!("quirk {} ({}): {count} {}\n", quirk.name(), quirk.origin(), quirk.costs()));
     }
 }
 
@@ -210,46 +210,53 @@ fn did(done: bool) -> &'static str {
 
 fn print_several(found: &[(String, Report)], costs: &Source) {
     let mut table = table();
-    let mut header = vec!["recording", "decisions", "disagree", "inferred"];
+    let mut header = vec!["recording", "decisions", "disagree", "inferred", "unknown"];
     let policies: Vec<&str> = found[0].1.policies.iter().map(|policy| policy.name).collect();
     header.extend(&policies);
     header.push("optimum");
     table.set_header(header);
+    let mut totals = [0; 4];
+    // Saves and restores, and what they cost in ns; by policy, the optimum last.
+    let mut done = vec![((0, 0), 0.0); policies.len() + 1];
     for (name, report) in found {
         let short = Path::new(name).file_name().map_or(name.as_str().into(), |name| name.to_string_lossy());
+        let mut row = vec![short.trim_end_matches(".gz").trim_end_matches(".txt").to_string()];
         let agreement = &report.agreement;
-        let mut row = vec![
-            short.trim_end_matches(".gz").trim_end_matches(".txt").to_string(),
-            agreement.decisions.to_string(),
-            agreement.disagreements.to_string(),
-            agreement.inferred().to_string(),
-        ];
-        row.extend(report.policies.iter().map(|policy| format!("{}/{}", policy.saves, policy.restores)));
-        row.push(format!("{}/{}", report.optimum.saves, report.optimum.restores));
+        let counts =
+            [agreement.decisions, agreement.disagreements, agreement.inferred(), agreement.undecidable];
+        for (total, count) in totals.iter_mut().zip(counts) {
+            *total += count;
+            row.push(count.to_string());
+        }
+        let optimum = (report.optimum.saves, report.optimum.restores);
+        let (save_ns, restore_ns) = (costs.costs.save_ns, costs.costs.restore_ns);
+        let best = (optimum, optimum.0 as f64 * save_ns + optimum.1 as f64 * restore_ns);
+        let policies = report.policies.iter();
+        let work = policies.map(|p| ((p.saves, p.restores), p.cost_ns(&costs.costs))).chain([best]);
+        for (sum, ((saves, restores), ns)) in done.iter_mut().zip(work) {
+            *sum = ((sum.0.0 + saves, sum.0.1 + restores), sum.1 + ns);
+            row.push(format!("{saves}/{restores}"));
+        }
         table.add_row(row);
     }
-    let mut row = vec!["all: µs".to_string()];
-    let decisions: u64 = found.iter().map(|(_, report)| report.agreement.decisions).sum();
-    let disagreements: u64 = found.iter().map(|(_, report)| report.agreement.disagreements).sum();
-    let inferred: u64 = found.iter().map(|(_, report)| report.agreement.inferred()).sum();
-    row.extend([decisions, disagreements, inferred].map(|count| count.to_string()));
-    for policy in 0..policies.len() {
-        let cost: f64 = found.iter().map(|(_, report)| report.policies[policy].cost_ns(&costs.costs)).sum();
-        row.push(format!("{:.0}", cost / 1e3));
-    }
-    let optimum: f64 = found
-        .iter()
-        .map(|(_, report)| {
-            report.optimum.saves as f64 * costs.costs.save_ns
-                + report.optimum.restores as f64 * costs.costs.restore_ns
-        })
-        .sum();
-    row.push(format!("{:.0}", optimum / 1e3));
+    let mut row = vec!["all".to_string()];
+    row.extend(totals.map(|count| count.to_string()));
+    row.extend(done.iter().map(|((saves, restores), _)| format!("{saves}/{restores}")));
+    table.add_row(row);
+    let mut row = vec!["cost in µs".to_string()];
+    row.extend([""; 4].map(String::from));
+    row.extend(done.iter().map(|(_, ns)| format!("{:.0}", ns / 1e3)));
     table.add_row(row);
     align_right(&mut table);
-    print(format_args!("{table}\nper policy: saves/restores; last row: what they cost\ncosts: {costs}\n"));
+    print(format_args!("{table}\nper policy: saves/restores; costs: {costs}\n"));
     for (name, report) in found {
         print_disagreements(name, report);
+        if report.lost > 0 {
+            print(format_args!("{name}: events were lost in {} places\n", report.lost));
+        }
+        if report.says_little() {
+            print(format_args!("{name}: too much is inferred or unknown for the agreement to say much\n"));
+        }
     }
     print(format_args!("one recording alone shows more; --json shows all\n"));
 }

@@ -5,6 +5,9 @@ use comfy_table::Table;
 use fpuswitch::{EventFile, fpu::policy::Builtin, machine::Machine, registers::AbstractRegs, report::Steps};
 use std::{io::Read, path::Path};
 
+const LEGEND: &str = "owner slots: * the only copy, [] a kernel FPU section; need_fpu_load: the tasks that have it set; \
+                      newest copy: in a CPU's registers, in memory, or in both";
+
 pub(crate) fn run(file: &Path, policy: Builtin) -> Status {
     let name = file.display().to_string();
     let mut text = String::new();
@@ -38,7 +41,7 @@ pub(crate) fn run(file: &Path, policy: Builtin) -> Status {
             }
         }
     }
-    print(format_args!("{}\n", rows(&steps)));
+    print(format_args!("{}\n{LEGEND}\n", rows(&steps)));
     if let Some((line, violation)) = found {
         print(format_args!("line {line}: {violation}\n"));
     }

@@ -2,7 +2,7 @@
 
 use super::{Facts, Form, InKernel, LoadRule, NotRunning, Policy, SaveRule};
 
-const FORM: Form = Form { not_running: NotRunning::InMemory, in_kernel: InKernel::Anywhere };
+const FORM: Form = Form::new(NotRunning::InMemory, InKernel::Anywhere);
 
 /// Loads at every return with need_fpu_load set, without a look at the owner: OpenBSD, Asterinas, NetBSD 10.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ impl Policy for Deferred {
         LoadRule::Always
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
         LoadRule::Defer
     }
 }
@@ -59,7 +59,7 @@ impl Policy for OwnerSlot {
         LoadRule::UnlessValid
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
         LoadRule::Defer
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Facts, Form, InKernel, LoadRule, NotRunning, Policy, SaveRule};
 
-const FORM: Form = Form { not_running: NotRunning::InMemory, in_kernel: InKernel::Loaded };
+const FORM: Form = Form::new(NotRunning::InMemory, InKernel::Loaded);
 
 /// Saves at switch-out and loads at switch-in: Redox, Zircon, illumos, FreeBSD.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ impl Policy for Eager {
         LoadRule::Defer
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
         LoadRule::Always
     }
 }
@@ -59,7 +59,7 @@ impl Policy for EagerOwner {
         LoadRule::Defer
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
         LoadRule::Always
     }
 }

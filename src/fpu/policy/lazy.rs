@@ -15,7 +15,7 @@ impl Policy for LazySave {
     }
 
     fn form(&self) -> Form {
-        Form { not_running: NotRunning::Anywhere, in_kernel: InKernel::Anywhere }
+        Form::new(NotRunning::Anywhere, InKernel::Anywhere)
     }
 
     fn switch_out(&self, _: Facts) -> SaveRule {
@@ -30,7 +30,7 @@ impl Policy for LazySave {
         LoadRule::UnlessValid
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
         LoadRule::Defer
     }
 }

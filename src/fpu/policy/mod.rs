@@ -1,9 +1,9 @@
 //! When to save and when to load: the part of the protocol that kernels disagree on.
 //!
 //! A policy answers at fixed points, the hooks; the mechanism does the work, keeps the claims, and asks for
-//! evictions and flushes. A policy cannot lose a state: whatever it answers, the mechanism does not load over
-//! another task's only copy, and does not let a task reach user mode with need_fpu_load set, unless the
-//! first-use trap is armed.
+//! evictions and flushes. Whatever a policy answers, the mechanism does not load over another task's only copy,
+//! and does not let a task reach user mode with need_fpu_load set, unless the first-use trap is armed. The one
+//! answer that loses a state is [`SaveRule::Keep`] at kernel FPU begin.
 //!
 //! | | entry | switch-out | switch-in | first use | return | kernel FPU begin / end |
 //! |---|---|---|---|---|---|---|
@@ -30,6 +30,7 @@ use core::{fmt::Debug, hash::Hash, str::FromStr};
 
 /// Whether a hook saves the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SaveRule {
     /// Leave the state where it is.
     Keep,
@@ -39,6 +40,7 @@ pub enum SaveRule {
 
 /// Whether a hook loads the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LoadRule {
     /// Leave it to a later hook.
     Defer,
@@ -74,6 +76,7 @@ pub enum Release {
 
 /// Where the state of a task that is not running is (the policy's form of I3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NotRunning {
     /// In memory: need_fpu_load is set.
     InMemory,
@@ -83,6 +86,7 @@ pub enum NotRunning {
 
 /// Where the state of the current task is while it runs in the kernel, outside kernel FPU sections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InKernel {
     /// In the registers: need_fpu_load is clear.
     Loaded,
@@ -93,6 +97,7 @@ pub enum InKernel {
 /// The forms of the invariants that differ between policies. What a program sees (I1, I2, I7) is the same
 /// for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Form {
     /// I3, for tasks that are not running.
     pub not_running: NotRunning,
@@ -100,10 +105,17 @@ pub struct Form {
     pub in_kernel: InKernel,
 }
 
+impl Form {
+    /// The form with these promises, and no others.
+    pub const fn new(not_running: NotRunning, in_kernel: InKernel) -> Self {
+        Self { not_running, in_kernel }
+    }
+}
+
 /// A switching policy.
 ///
-/// `Clone + Eq + Hash` because it is part of a machine's state. State that a policy keeps per task belongs
-/// to the fpstate, not here.
+/// `Clone + Eq + Hash` because it is part of a machine's state. It decides from what it is told, and keeps
+/// nothing.
 pub trait Policy: Clone + Eq + Hash + Debug {
     /// The name, as in the table of [`policy`](self).
     fn name(&self) -> &'static str;
@@ -111,7 +123,7 @@ pub trait Policy: Clone + Eq + Hash + Debug {
     /// Which forms of the invariants hold under this policy.
     fn form(&self) -> Form;
 
-    /// The task enters the kernel. [`SaveRule::Save`] also gives the registers up: nobody owns them then.
+    /// The task enters the kernel. [`SaveRule::Save`] also gives its registers up: it does not own them then.
     fn entry(&self, _kind: EntryKind, _task: Facts) -> SaveRule {
         SaveRule::Keep
     }
@@ -131,17 +143,17 @@ pub trait Policy: Clone + Eq + Hash + Debug {
     /// has set need_fpu_load since (a ptrace write, say), the mechanism loads all the same.
     fn return_to_user(&self, task: Facts) -> LoadRule;
 
-    /// Kernel code is about to use registers that hold a task's only copy. [`SaveRule::Keep`] loses it.
+    /// Kernel code is about to use the registers. [`SaveRule::Keep`] loses the only copy that they may hold.
     fn kernel_fpu_begin(&self) -> SaveRule {
         SaveRule::Save
     }
 
     /// The current task's registers were taken from it, and are free again.
-    fn kernel_fpu_end(&self) -> LoadRule;
+    fn kernel_fpu_end(&self, current: Facts) -> LoadRule;
 
     /// A state was thrown away. The answer counts for [`Release::Exec`], where the task goes on.
-    fn release(&self, _why: Release) -> LoadRule {
-        self.kernel_fpu_end()
+    fn release(&self, _why: Release, task: Facts) -> LoadRule {
+        self.kernel_fpu_end(task)
     }
 
     /// A planted error in the mechanism below; `None`, but for a checker's negative controls.
@@ -233,12 +245,12 @@ impl Policy for Builtin {
         named!(self, policy => policy.kernel_fpu_begin())
     }
 
-    fn kernel_fpu_end(&self) -> LoadRule {
-        named!(self, policy => policy.kernel_fpu_end())
+    fn kernel_fpu_end(&self, current: Facts) -> LoadRule {
+        named!(self, policy => policy.kernel_fpu_end(current))
     }
 
-    fn release(&self, why: Release) -> LoadRule {
-        named!(self, policy => policy.release(why))
+    fn release(&self, why: Release, task: Facts) -> LoadRule {
+        named!(self, policy => policy.release(why, task))
     }
 }
 

@@ -1,0 +1,55 @@
+//! Stories: events as text, and what each policy decides at every step.
+//!
+//! A line of a story is an event, or several, and behind `|` what [`Outcome`](fpuswitch::machine::Outcome)
+//! prints: once, if all policies decide alike, or five times, in the order of [`Builtin::ALL`]: eager,
+//! eager-owner, deferred, owner-slot, lazy-save. A line without `|` is only there to get on. Every invariant,
+//! and what the programs see, is checked after every event.
+
+use super::{Checked, events};
+use fpuswitch::fpu::{Policy, policy::Builtin};
+
+/// T0 has run user code on c0, has 7 in AVX, and is in the kernel now; T1 is new, and T2 a kernel thread.
+pub(crate) const T0_RAN: &str =
+    "spawn T0; spawn T1; kernel-thread T2; in c0 T0; return c0 T0; user-write c0 AVX 7
+    entry c0 interrupt";
+
+/// The same, and T0 is switched out.
+pub(crate) const T0_OUT: &str =
+    "spawn T0; spawn T1; kernel-thread T2; in c0 T0; return c0 T0; user-write c0 AVX 7
+    entry c0 interrupt; out c0; idle c0";
+
+/// How often registers were saved and restored.
+pub(crate) type Costs = (u32, u32);
+
+/// Lets a story happen under one policy, whose decisions are in that column, and returns what it cost.
+#[track_caller]
+pub(crate) fn tell<P: Policy>(checked: &mut Checked<P>, column: usize, story: &str) -> Costs {
+    let mut costs = (0, 0);
+    let name = checked.machine.policy().name();
+    for line in story.lines() {
+        let (text, cells) = line.split_once('|').map_or((line, None), |(text, cells)| (text, Some(cells)));
+        for event in events(text) {
+            let outcome = match checked.apply(event) {
+                Ok(outcome) => outcome,
+                Err(stopped) => panic!("{name}: {event}: {stopped}"),
+            };
+            costs = (costs.0 + outcome.saves(), costs.1 + outcome.restores());
+            let Some(cells) = cells else { continue };
+            let cells: Vec<_> = cells.split('|').map(str::trim).collect();
+            let expected = if let [all] = cells[..] { all } else { cells[column] };
+            assert_eq!(outcome.to_string(), expected, "{event} under {name}");
+        }
+    }
+    costs
+}
+
+/// Lets a story happen behind `before` under every policy, and returns what the story cost.
+#[track_caller]
+pub(crate) fn tell_all(before: &str, story: &str) -> [Costs; 5] {
+    let mut column = 0..;
+    Builtin::ALL.map(|policy| {
+        let mut checked = Checked::new(policy, 2);
+        checked.run(before);
+        tell(&mut checked, column.next().unwrap_or_default(), story)
+    })
+}
