@@ -148,6 +148,19 @@ fn a_kernel_that_forgets_to_call_for_the_load_is_found_at_the_next_line_from_use
 }
 
 #[test]
+fn the_answer_to_a_question_is_a_line_of_the_same_task() {
+    functions(
+        "0 7 enters
+         0 7 kernel-fpu
+         0 7 kernel-fpu-end
+         ! 0 7 returns
+         0 8 loaded",
+    )
+    .disagrees(Decision::Return, true);
+    functions("0 7 enters\n ! 0 7 to 8\n 0 8 saved").disagrees(Decision::SwitchOut, true);
+}
+
+#[test]
 fn fork_loads_the_parent_unless_its_registers_are_valid() {
     let report = decides(
         Decision::Fork,

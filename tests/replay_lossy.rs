@@ -237,6 +237,24 @@ fn what_a_task_was_at_when_lines_were_lost_is_over() {
             0,
         );
     }
+    // The same where the tracer has been on the lost CPU in the gap, and is back.
+    cannot_tell(
+        &functions(
+            "2 105 enters
+             0 20 timer
+             1 104 enters
+             1 104 ptraces 4205 69 202
+             1 104 to 0
+             1 104 saved
+             1 0 to 104
+             CPU:0 [LOST EVENTS]
+             1 104 writes
+             2 105 to 0
+             2 105 saved",
+        ),
+        1,
+        1,
+    );
 }
 
 #[test]
@@ -294,6 +312,12 @@ fn a_dying_task_whose_last_lines_were_lost_leaves_its_pid_to_the_next() {
     ] {
         assert_eq!(functions(&format!("{dies}\n {rows}")).report().agreement.disagreements, 0, "{rows}");
     }
+}
+
+#[test]
+fn the_idle_task_is_no_user_task_whatever_a_damaged_line_says() {
+    let report = functions("0 0 enters\n 0 0 returns\n 0 0 to 7\n 0 7 enters\n 1 0 faults").agrees(0);
+    assert!(report.policies.iter().all(|policy| policy.restores == 1), "{:?}", report.policies);
 }
 
 /// Minimised from recordings with shuffled or lost lines: each asked for an event that cannot happen.

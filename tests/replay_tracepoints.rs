@@ -129,6 +129,12 @@ fn a_switch_out_of_idle_may_have_no_line() {
 }
 
 #[test]
+fn the_line_of_a_save_alone_is_no_sign_of_a_switch() {
+    let report = infers(0, 0, 1, "0 8 faults\n 0 7 saved\n 0 8 to 0\n 0 8 saved\n 0 0 timer");
+    assert_eq!(report.agreement.undecidable, 0);
+}
+
+#[test]
 fn signals_are_told_from_returns_by_their_system_calls() {
     let report = infers(
         0,

@@ -125,8 +125,7 @@ impl Driver {
 
     /// The task that a ptrace call of `tracer` is about, stopped by now, if it is the machines' business.
     fn traced(&mut self, tracer: u32) -> Result<Option<TaskId>, super::ReplayError> {
-        // Behind lost lines, the tracer may be in another call.
-        let call = self.tasks.get(&tracer).filter(|_| self.is_known(tracer)).and_then(|track| track.ptrace);
+        let call = self.tasks.get(&tracer).and_then(|track| track.ptrace);
         let Some(target) = call.map(|call| call.target) else { return Ok(None) };
         let Some(track) = self.tasks.get(&target).copied() else { return Ok(None) };
         let alive = self.fleet.task(track.task).is_some_and(|task| !task.has_exited());
