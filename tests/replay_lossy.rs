@@ -247,6 +247,7 @@ fn what_a_task_was_at_when_lines_were_lost_is_over() {
              1 104 to 0
              1 104 saved
              1 0 to 104
+             1 104 timer
              CPU:0 [LOST EVENTS]
              1 104 writes
              2 105 to 0
