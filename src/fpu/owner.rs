@@ -117,10 +117,7 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     }
 
     /// Reads the validity predicate.
-    pub fn validity(&self, task: &Fpstate<R::Image>) -> Validity
-    where
-        R::Image: Sized,
-    {
+    pub fn validity(&self, task: &Fpstate<R::Image>) -> Validity {
         Validity { cpu: self.slot.cpu, epoch: self.slot.epoch.0, valid: task.is_valid_on(self.slot) }
     }
 

@@ -14,7 +14,7 @@ use crate::{CpuId, EntryKind, Event, TaskId};
 use rustc_hash::FxHashMap;
 use std::{string::String, vec::Vec};
 
-/// The text form is limited by the memory that names take: further names share one count.
+/// How many names of unknown events are counted apart. Further ones share one count, so that memory is bounded.
 const MOST_IGNORED_NAMES: usize = 1000;
 
 /// Drives the machines with one recording.

@@ -51,7 +51,8 @@ impl SaveRestore {
         // area written; every other register as before.
         //
         // SAFETY: XSAVEC is there and the area is large enough, aligned and ours (`new`). No register that
-        // Rust knows of is written but ecx, which is declared. No `nomem`: the area is written.
+        // Rust knows of is written but ecx, which is declared. `nostack`: nothing is pushed. No `nomem`, the
+        // area is written, and no `preserves_flags`, DEC changes them.
         unsafe {
             asm!(
                 "2:",
@@ -75,9 +76,10 @@ impl SaveRestore {
         // Contract: as in `save`; behind each XRSTOR the registers in the mask hold what they held before.
         //
         // SAFETY: as in `save`. XRSTOR reads what XSAVEC has just written with the same mask: XCOMP_BV says
-        // the compacted format and the same components, header bytes 16 to 63 are zero since `new`, and the
-        // MXCSR in it is the live one. So it cannot fault, and every component gets its own value back, those
-        // in their initial configuration too (Intel SDM volume 1, sections 13.8 and 13.10).
+        // the compacted format and the same components, and header bytes 16 to 63 are zero since `new`. XSAVEC
+        // sets the SSE bit of XSTATE_BV whenever MXCSR is not 1F80H, so the MXCSR that XRSTOR loads, or resets
+        // to 1F80H, is the live one. So it cannot fault, and every component gets its own value back, those in
+        // their initial configuration too (Intel SDM volume 1, sections 13.8 and 13.10). Options as in `save`.
         unsafe {
             asm!(
                 "2:",
