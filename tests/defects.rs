@@ -7,9 +7,10 @@
 mod support;
 
 use fpuswitch::{
-    Event,
-    check::{Invariant, Planted, check},
+    Event, Value,
+    check::{Invariant, Planted, check, check_outcome},
     fpu::{Defect, Policy, policy::Builtin},
+    machine::Outcome,
 };
 use std::collections::HashSet;
 use support::{
@@ -317,5 +318,24 @@ fn a_policy_that_breaks_its_own_form_of_i3_is_caught() {
         [(kept, "spawn T0; in c0 T0; move-to-cpu c0; out c0"), (deferred, "spawn T0; in c0 T0")]
     {
         assert_breaks(Invariant::I3, &assert_shortest(policy, list, in_full));
+    }
+}
+
+/// A read that gives something else than the program of the task must see.
+#[test]
+fn a_read_that_gives_another_value_is_caught() {
+    let story = "spawn T0; in c0 T0; return c0 T0; user-write c0 AVX 7";
+    let read = events("read T0 AVX")[0];
+    for policy in Builtin::ALL {
+        let mut checked = Checked::new(policy, 1);
+        checked.run(story);
+        let outcome = checked.machine.apply(read).expect("a task that can be read");
+        let given = |outcome: &Outcome| check_outcome(&checked.machine, &checked.spec, read, outcome);
+        assert_eq!(given(&outcome), Ok(()), "{}", policy.name());
+        for value in [None, Value::new(8)] {
+            let other = Outcome { value, ..outcome };
+            let found = given(&other).map_err(|violation| violation.invariant);
+            assert_eq!(found, Err(Invariant::I4), "{}: {value:?}", policy.name());
+        }
     }
 }
