@@ -65,4 +65,4 @@ pub use value::{Pkru, Value, ValueError};
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-pub use xstate::{Component, ComponentSet, UnknownComponent};
+pub use xstate::{Component, ComponentSet, Rfbm, UnknownComponent};

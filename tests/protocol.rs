@@ -3,7 +3,7 @@
 mod support;
 
 use fpuswitch::{
-    Component, CpuId, TaskId, Value,
+    Component, CpuId, Rfbm, TaskId, Value,
     fpu::{
         self, Before, Fpstate, Load, OwnerSlot, Policy, PreemptOff, Save, SignalStep, TaskKind,
         policy::Builtin,
@@ -173,7 +173,7 @@ fn last_load(machine: &mut Machine<Watched, Builtin>, text: &str) -> Option<Load
 #[test]
 fn a_refused_image_costs_the_task_its_state_and_nobody_else_anything() {
     let mut regs = AbstractRegs::default();
-    assert_eq!(regs.restore(regs.enabled(), &AbstractImage::BAD_HEADER), Err(Fault::GeneralProtection));
+    assert_eq!(regs.restore(Rfbm::ALL, &AbstractImage::BAD_HEADER), Err(Fault::GeneralProtection));
     assert_eq!(regs.get(Component::AVX), Value::UNSPECIFIED);
 
     for policy in [Builtin::Deferred, Builtin::OwnerSlot, Builtin::LazySave] {

@@ -30,7 +30,7 @@ pub fn copy_to_memory<R: RegisterFile>(
         return Ok(Save::AlreadyInMemory);
     }
     on_this_cpu(cpu, task)?;
-    cpu.regs.save(cpu.mask(), &mut task.image);
+    cpu.regs.save(cpu.rfbm(), &mut task.image);
     task.need_fpu_load = true;
     cpu.slot.only_copy = false;
     Ok(Save::Saved)
@@ -98,8 +98,8 @@ fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Imag
         return Ok(Load::AlreadyLive);
     }
     registers_are_free(cpu, task)?;
-    let mask = cpu.mask();
-    let load = match cpu.regs.restore(mask, &task.image) {
+    let rfbm = cpu.rfbm();
+    let load = match cpu.regs.restore(rfbm, &task.image) {
         Ok(()) => Load::Restored,
         // I9 was broken by whoever wrote the image. The registers are unspecified, and the previous
         // owner's claim with them; the task goes on in the initial configuration (Linux:
@@ -121,8 +121,8 @@ fn initialise<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R
 
 /// Loads the initial configuration into the registers.
 pub(super) fn load_initial<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
-    let mask = cpu.mask();
-    cpu.regs.restore_initial(mask);
+    let rfbm = cpu.rfbm();
+    cpu.regs.restore_initial(rfbm);
 }
 
 /// The registers hold the task's state from here on.

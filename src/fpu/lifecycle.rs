@@ -34,7 +34,7 @@ pub fn fork<R: RegisterFile, P: Policy>(
         child.image.clone_from(&parent.image);
         Ok(Save::AlreadyInMemory)
     } else {
-        cpu.regs.save(cpu.mask(), &mut child.image);
+        cpu.regs.save(cpu.rfbm(), &mut child.image);
         Ok(Save::Saved)
     }
 }

@@ -1,7 +1,7 @@
 //! The CPU's side: the owner slot, and the section in which it may change.
 
 use super::Fpstate;
-use crate::{Component, ComponentSet, CpuId, KernelContext, TaskId, registers::RegisterFile};
+use crate::{Component, CpuId, KernelContext, Rfbm, TaskId, registers::RegisterFile};
 use core::hash::{Hash, Hasher};
 
 /// Per CPU: whose state the registers last held, and what else the protocol keeps there.
@@ -132,7 +132,7 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
 
     /// The components that the protocol saves and restores: all that are enabled, but for PKRU, which is
     /// switched eagerly beside them.
-    pub(super) fn mask(&self) -> ComponentSet {
-        self.regs.enabled().without(Component::PKRU)
+    pub(super) fn rfbm(&self) -> Rfbm {
+        Rfbm::new(self.regs.enabled().without(Component::PKRU))
     }
 }

@@ -74,7 +74,7 @@ pub fn signal_save<R: RegisterFile>(
     frame: &mut R::Frame,
 ) -> Result<(Load, FrameSave), Before> {
     let load = access::move_to_cpu(cpu, task)?;
-    let (step, save) = match cpu.regs.save_user(cpu.mask(), frame) {
+    let (step, save) = match cpu.regs.save_user(cpu.rfbm(), frame) {
         Ok(()) => (SignalStep::Saved, FrameSave::Saved),
         Err(_) => (SignalStep::SaveFaulted, FrameSave::Faulted),
     };
@@ -128,8 +128,8 @@ pub fn sigreturn_load<R: RegisterFile>(
 ) -> Result<FrameLoad, Before> {
     access::on_this_cpu(cpu, task)?;
     access::registers_are_free(cpu, task)?;
-    let mask = cpu.mask();
-    let load = match cpu.regs.restore_user(mask, frame) {
+    let rfbm = cpu.rfbm();
+    let load = match cpu.regs.restore_user(rfbm, frame) {
         Ok(()) => FrameLoad::Loaded,
         Err(Fault::Page) => {
             if task.need_fpu_load {

@@ -5,7 +5,7 @@
 //! where there are two.
 
 use super::{Fault, Frame, Image, Program, RegisterFile, Unsupported};
-use crate::{Component, ComponentSet, FrameChange, Pkru, Value};
+use crate::{Component, ComponentSet, FrameChange, Pkru, Rfbm, Value};
 
 const COMPONENTS: [Component; 2] = [Component::SSE, Component::AVX];
 
@@ -18,13 +18,13 @@ fn index(component: Component) -> Option<usize> {
 /// Registers that hold a [`Value`] for SSE, one for AVX, and PKRU.
 ///
 /// ```
-/// use fpuswitch::{Component, Value, registers::{AbstractRegs, Image, Program, RegisterFile}};
+/// use fpuswitch::{Component, Rfbm, Value, registers::{AbstractRegs, Image, Program, RegisterFile}};
 /// let mut regs = AbstractRegs::default();
 /// let value = Value::new(7).unwrap();
 /// regs.run(Program::Fill(Component::AVX, value));
 ///
 /// let mut image = regs.new_image();
-/// regs.save(regs.enabled(), &mut image);
+/// regs.save(Rfbm::ALL, &mut image);
 /// assert_eq!(image.get(Component::AVX), value);
 /// assert_eq!(image.get(Component::SSE), Value::INITIAL);
 /// ```
@@ -133,19 +133,19 @@ impl RegisterFile for AbstractRegs {
         *self = Self::default();
     }
 
-    fn save(&self, mask: ComponentSet, image: &mut AbstractImage) {
+    fn save(&self, rfbm: Rfbm, image: &mut AbstractImage) {
         image.form = Form::Whole;
         for (i, component) in COMPONENTS.iter().enumerate() {
-            if mask.contains(*component) {
+            if rfbm.contains(*component) {
                 image.values[i] = self.values[i];
             }
         }
     }
 
-    fn restore(&mut self, mask: ComponentSet, image: &AbstractImage) -> Result<(), Fault> {
+    fn restore(&mut self, rfbm: Rfbm, image: &AbstractImage) -> Result<(), Fault> {
         for (i, component) in COMPONENTS.iter().enumerate() {
             let legacy = *component == Component::SSE;
-            if mask.contains(*component) {
+            if rfbm.contains(*component) {
                 self.values[i] = match image.form {
                     Form::Whole => image.values[i],
                     Form::Short if legacy => image.values[i],
@@ -161,33 +161,33 @@ impl RegisterFile for AbstractRegs {
         }
     }
 
-    fn restore_initial(&mut self, mask: ComponentSet) {
+    fn restore_initial(&mut self, rfbm: Rfbm) {
         for (i, component) in COMPONENTS.iter().enumerate() {
-            if mask.contains(*component) {
+            if rfbm.contains(*component) {
                 self.values[i] = Value::INITIAL;
             }
         }
     }
 
-    fn save_user(&self, mask: ComponentSet, frame: &mut AbstractFrame) -> Result<(), Fault> {
+    fn save_user(&self, rfbm: Rfbm, frame: &mut AbstractFrame) -> Result<(), Fault> {
         if !frame.present {
             return Err(Fault::Page);
         }
-        self.save(mask, &mut frame.image);
+        self.save(rfbm, &mut frame.image);
         Ok(())
     }
 
-    fn restore_user(&mut self, mask: ComponentSet, frame: &AbstractFrame) -> Result<(), Fault> {
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &AbstractFrame) -> Result<(), Fault> {
         if !frame.present {
             // A load may have changed registers before it reached the absent page.
             for (i, component) in COMPONENTS.iter().enumerate() {
-                if mask.contains(*component) {
+                if rfbm.contains(*component) {
                     self.values[i] = Value::UNSPECIFIED;
                 }
             }
             return Err(Fault::Page);
         }
-        self.restore(mask, &frame.image)
+        self.restore(rfbm, &frame.image)
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {

@@ -7,7 +7,7 @@ mod r#abstract;
 
 pub use r#abstract::{AbstractFrame, AbstractImage, AbstractRegs};
 
-use crate::{Component, ComponentSet, FrameChange, Pkru, Value};
+use crate::{Component, ComponentSet, FrameChange, Pkru, Rfbm, Value};
 use core::{fmt::Debug, hash::Hash};
 
 /// An architectural fault of a load or a save. Part of the semantics, not an input error.
@@ -39,8 +39,8 @@ pub enum Program {
 
 /// The live registers of one CPU (the *fpregs*).
 ///
-/// `mask` is the set of components that an operation covers (RFBM). The protocol always restores with the
-/// full enabled mask: a component left out would keep another task's value.
+/// The protocol always restores with the full enabled mask: a component left out would keep another task's
+/// value. PKRU is no part of any image here; it has its own operations.
 pub trait RegisterFile {
     /// A task's image in memory.
     type Image: Image;
@@ -59,29 +59,29 @@ pub trait RegisterFile {
     /// Puts every register, PKRU too, into the state after reset.
     fn reset(&mut self);
 
-    /// Saves the components in `mask`; the registers keep their content.
-    fn save(&self, mask: ComponentSet, image: &mut Self::Image);
+    /// Saves the components in `rfbm`; the registers keep their content.
+    fn save(&self, rfbm: Rfbm, image: &mut Self::Image);
 
-    /// Restores the components in `mask`.
+    /// Restores the components in `rfbm`.
     ///
     /// # Errors
     /// The fault that a refused image raises. The registers are unspecified afterwards.
-    fn restore(&mut self, mask: ComponentSet, image: &Self::Image) -> Result<(), Fault>;
+    fn restore(&mut self, rfbm: Rfbm, image: &Self::Image) -> Result<(), Fault>;
 
-    /// Puts the components in `mask` into their initial configuration.
-    fn restore_initial(&mut self, mask: ComponentSet);
+    /// Puts the components in `rfbm` into their initial configuration.
+    fn restore_initial(&mut self, rfbm: Rfbm);
 
-    /// Saves the components in `mask` straight to user memory; the registers keep their content.
+    /// Saves the components in `rfbm` straight to user memory; the registers keep their content.
     ///
     /// # Errors
     /// A page fault; the frame's content is unspecified afterwards.
-    fn save_user(&self, mask: ComponentSet, frame: &mut Self::Frame) -> Result<(), Fault>;
+    fn save_user(&self, rfbm: Rfbm, frame: &mut Self::Frame) -> Result<(), Fault>;
 
-    /// Restores the components in `mask` straight from user memory.
+    /// Restores the components in `rfbm` straight from user memory.
     ///
     /// # Errors
     /// A page fault, or the fault that a refused image raises. The registers are unspecified afterwards.
-    fn restore_user(&mut self, mask: ComponentSet, frame: &Self::Frame) -> Result<(), Fault>;
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &Self::Frame) -> Result<(), Fault>;
 
     /// The components not in their initial configuration (XINUSE), where the CPU can tell.
     ///

@@ -1,7 +1,7 @@
 //! A register file that counts what is done to it, and one whose saves can go wrong.
 
 use fpuswitch::{
-    Component, ComponentSet, Pkru, Value,
+    Component, ComponentSet, Pkru, Rfbm, Value,
     registers::{AbstractFrame, AbstractImage, AbstractRegs, Fault, Program, RegisterFile, Unsupported},
 };
 use std::cell::Cell;
@@ -53,31 +53,31 @@ impl RegisterFile for Watched {
         self.0.reset();
     }
 
-    fn save(&self, mask: ComponentSet, image: &mut AbstractImage) {
+    fn save(&self, rfbm: Rfbm, image: &mut AbstractImage) {
         CALLS.set(Calls { saves: CALLS.get().saves + 1, ..CALLS.get() });
-        self.0.save(mask, image);
+        self.0.save(rfbm, image);
         if self.0.get(Component::SSE).number() == Self::POISON {
             *image = AbstractImage::BAD_HEADER;
         }
     }
 
-    fn restore(&mut self, mask: ComponentSet, image: &AbstractImage) -> Result<(), Fault> {
+    fn restore(&mut self, rfbm: Rfbm, image: &AbstractImage) -> Result<(), Fault> {
         CALLS.set(Calls { restores: CALLS.get().restores + 1, ..CALLS.get() });
-        self.0.restore(mask, image)
+        self.0.restore(rfbm, image)
     }
 
-    fn restore_initial(&mut self, mask: ComponentSet) {
-        self.0.restore_initial(mask);
+    fn restore_initial(&mut self, rfbm: Rfbm) {
+        self.0.restore_initial(rfbm);
     }
 
-    fn save_user(&self, mask: ComponentSet, frame: &mut AbstractFrame) -> Result<(), Fault> {
-        self.0.save_user(mask, frame)?;
+    fn save_user(&self, rfbm: Rfbm, frame: &mut AbstractFrame) -> Result<(), Fault> {
+        self.0.save_user(rfbm, frame)?;
         CALLS.set(Calls { saves: CALLS.get().saves + 1, ..CALLS.get() });
         Ok(())
     }
 
-    fn restore_user(&mut self, mask: ComponentSet, frame: &AbstractFrame) -> Result<(), Fault> {
-        self.0.restore_user(mask, frame)
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &AbstractFrame) -> Result<(), Fault> {
+        self.0.restore_user(rfbm, frame)
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {
