@@ -23,6 +23,11 @@ impl Value {
         if number < Self::KERNEL.0 { Some(Self(number)) } else { None }
     }
 
+    /// The pattern `number`, one of the two kept for other contents included.
+    pub(crate) const fn from_number(number: u8) -> Self {
+        Self(number)
+    }
+
     /// The pattern number.
     pub const fn number(self) -> u8 {
         self.0

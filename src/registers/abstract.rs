@@ -5,7 +5,7 @@
 //! where there are two.
 
 use super::{Fault, Frame, Image, Program, RegisterFile, Unsupported};
-use crate::{Component, ComponentSet, FrameChange, Pkru, Rfbm, Value};
+use crate::{Component, ComponentSet, FrameChange, Pkru, Rfbm, Value, xstate::lane};
 
 const COMPONENTS: [Component; 2] = [Component::SSE, Component::AVX];
 
@@ -219,6 +219,14 @@ impl RegisterFile for AbstractRegs {
                 }
             }
             Program::FillAll(value) => self.values = [value; COMPONENTS.len()],
+            Program::Clear(component) => self.run(Program::Fill(component, Value::INITIAL)),
+            Program::ChangeLane { register, lane: number, .. } => {
+                if let Some((component, _)) = lane(register, number) {
+                    self.run(Program::Fill(component, Value::UNSPECIFIED));
+                }
+            }
+            // A part of what SSE stands for.
+            Program::Round(_) => self.run(Program::Fill(Component::SSE, Value::UNSPECIFIED)),
         }
     }
 }

@@ -1,13 +1,18 @@
 //! The seam between mechanism and hardware: what the protocol needs of a CPU's registers.
 //!
 //! The protocol in [`fpu`](crate::fpu) and the simulated [`machine`](crate::machine) know these traits and
-//! no implementation. [`AbstractRegs`] keeps a small number a component.
+//! no implementation. [`AbstractRegs`] keeps a small number a component, [`SoftRegs`] all the bytes.
 
 mod r#abstract;
+mod image;
+pub(crate) mod pattern;
+mod soft;
 
 pub use r#abstract::{AbstractFrame, AbstractImage, AbstractRegs};
+pub use image::XsaveImage;
+pub use soft::{MemoryOperand, SoftFault, SoftFrame, SoftRegs};
 
-use crate::{Component, ComponentSet, FrameChange, Pkru, Rfbm, Value};
+use crate::{Component, ComponentSet, FrameChange, Pkru, Rfbm, Value, xstate::Rounding};
 use core::{fmt::Debug, hash::Hash};
 
 /// An architectural fault of a load or a save. Part of the semantics, not an input error.
@@ -17,9 +22,15 @@ pub enum Fault {
     /// #PF: a page of the user buffer is not present.
     #[error("#PF: the user buffer is not present")]
     Page,
-    /// #GP: the header of the image holds what the instruction refuses.
-    #[error("#GP: the image's header is refused")]
+    /// #GP: the image holds what the instruction refuses.
+    #[error("#GP: the image is refused")]
     GeneralProtection,
+    /// #NM: the image holds a component that XFD disables.
+    #[error("#NM: the image holds a component that XFD disables")]
+    DeviceNotAvailable,
+    /// #UD: the CPU lacks the instruction.
+    #[error("#UD: the CPU lacks the instruction")]
+    InvalidOpcode,
 }
 
 /// A feature that this register file does not offer.
@@ -35,6 +46,21 @@ pub enum Program {
     Fill(Component, Value),
     /// Fill every enabled component: what kernel code that uses the registers leaves behind.
     FillAll(Value),
+    /// Put one component into its initial configuration, as FNINIT or VZEROUPPER do.
+    Clear(Component),
+    /// Change 32 bits of a vector register. What was a pattern is none afterwards:
+    /// [`Value::UNSPECIFIED`], unless the bits were the same.
+    ChangeLane {
+        /// Which register, 0 to 31.
+        register: u8,
+        /// Which 32 bits: 0 to 3 are in SSE, 4 to 7 in AVX, 8 to 15 in ZMM_Hi256; of registers from 16 on, all
+        /// are in Hi16_ZMM.
+        lane: u8,
+        /// The new value.
+        value: u32,
+    },
+    /// Change the rounding control in MXCSR and in the x87 control word.
+    Round(Rounding),
 }
 
 /// The live registers of one CPU (the *fpregs*).

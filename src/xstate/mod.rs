@@ -91,4 +91,5 @@ pub use instruction::SaveInstruction;
 pub use layout::{Format, Layout, LayoutError, Place, XsaveFeatures};
 pub use legacy::{LegacyRegion, Rounding};
 pub(crate) use legacy::{SSE_BYTES, X87_BYTES};
+pub(crate) use register::lane;
 pub use register::{Register, RegisterValue, UnknownRegister};

@@ -155,6 +155,20 @@ impl Register {
     }
 }
 
+/// Where 32 bits of ZMM0–31 lie: the component, and the offset in it ([shapes](Area#shapes)). `None` if there is no
+/// such register or lane.
+pub(crate) fn lane(register: u8, lane: u8) -> Option<(Component, usize)> {
+    let register = if register < 32 { Some(Register { bank: Bank::Zmm, number: register }) } else { None };
+    let mut offset = usize::from(lane) * 4;
+    register?.parts().find_map(|part| match offset.checked_sub(part.len) {
+        None => Some((part.component, part.offset + offset)),
+        Some(behind) => {
+            offset = behind;
+            None
+        }
+    })
+}
+
 impl fmt::Display for Register {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (_, name, count) in BANKS.iter().filter(|(bank, ..)| *bank == self.bank) {
