@@ -40,9 +40,11 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-#[cfg(feature = "replay")]
+#[cfg(feature = "host")]
 mod arch;
 pub mod check;
+#[cfg(feature = "host")]
+pub mod costs;
 mod error;
 mod event;
 pub mod fpu;

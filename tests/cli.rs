@@ -243,3 +243,64 @@ CPU:0 [LOST 12 EVENTS]
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("events were lost in 1 places: more is unknown than known"));
 }
+
+fn cpu(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cpus").join(name)
+}
+
+/// The cells of the row of a table that begins with `first`.
+fn row<'a>(text: &'a str, first: &str) -> Vec<&'a str> {
+    let rows = text.lines().map(|line| line.split('|').map(str::trim).skip(1).collect::<Vec<_>>());
+    rows.into_iter().find(|cells| cells.first() == Some(&first)).unwrap_or_default()
+}
+
+#[test]
+fn layout_shows_both_formats_and_what_is_only_listed() {
+    let output = output(fpuswitch().args(["layout", "--cpuid"]).arg(cpu("emerald-rapids.txt")));
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(row(&text, "6"), ["6", "ZMM_Hi256", "512", "1152", "896", "", "enabled", ""]);
+    let tiles = ["18", "TILEDATA", "8192", "2816", "-", "aligned to 64, dynamic (XFD)", "listed only", ""];
+    assert_eq!(row(&text, "18"), tiles);
+    assert!(text.contains("XCR0 = 0xe7: 2688 bytes in the standard format, 2432 compacted."), "{text}");
+    // From standard input, and without XCR0.
+    let dump = std::fs::read_to_string(cpu("zen4.txt")).expect("a file").replace("XCR0: 0x2e7", "");
+    let guessed = with_input(fpuswitch().args(["layout", "--cpuid", "-"]), dump.as_bytes());
+    assert!(stdout(&guessed).contains("all that the CPU lists counts as enabled"), "{}", stdout(&guessed));
+}
+
+#[test]
+fn layout_refuses_a_description_with_its_line_or_field() {
+    let zen4 = std::fs::read_to_string(cpu("zen4.txt")).expect("a file");
+    for (text, expected) in [
+        ("\nleaf 13\n".to_owned(), "line 2: expected `0xLEAF"),
+        (zen4.replace("ebx=0x00000988", "ebx=0x00000240"), "CPUID gives 576 bytes for the standard format"),
+        (zen4.replace("XCR0: 0x2e7", "XCR0: 0x602e7"), "XCR0 enables TILECFG, whose size"),
+    ] {
+        let output = with_input(fpuswitch().args(["layout", "--cpuid", "-"]), text.as_bytes());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn hardware_layout_and_costs_of_this_machine() {
+    let layout = output(fpuswitch().arg("layout"));
+    if layout.status.code() == Some(2) {
+        println!("HARDWARE command-line: SKIPPED: {}", stderr(&layout).trim());
+        return;
+    }
+    assert_eq!(row(&stdout(&layout), "1")[1], "SSE");
+    let file = scratch("costs.json", b"");
+    let costs = output(fpuswitch().args(["costs", "--out"]).arg(&file));
+    assert_eq!(costs.status.code(), Some(0), "{}", stderr(&costs));
+    assert!(stdout(&costs).contains("FXSAVE"), "{}", stdout(&costs));
+    if std::fs::metadata(&file).expect("the file").len() > 0 {
+        // What it writes is what replay reads.
+        let recording = recording("hop-2cpu-6.1.txt.gz");
+        let replayed = output(fpuswitch().args(["replay", "--costs"]).arg(&file).arg(recording));
+        assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
+        assert!(stdout(&replayed).contains("(from the file)"), "{}", stdout(&replayed));
+    }
+    println!("HARDWARE command-line: ran");
+}

@@ -10,6 +10,7 @@ use fpuswitch::{
 use support::{
     Checked,
     policies::FullLazy,
+    register_files::on_every_register_file,
     story::{T0_OUT, T0_RAN, tell, tell_all},
 };
 
@@ -34,13 +35,13 @@ fn a_child_takes_a_copy_and_no_claim() {
          return c0 T0  | already live | already live | restored | restore skipped | already live",
     );
     // No half of a claim, even if the other could never match it.
-    for policy in Builtin::ALL {
-        let mut checked = Checked::new(policy, 1);
+    on_every_register_file!(|regs| for policy in Builtin::ALL {
+        let mut checked = Checked::on(regs, policy, 1);
         checked.run(T0_RAN).run("fork c0 T3");
         let child = checked.machine.task(TaskId::first(3)).expect("the child").fpstate();
         assert_eq!((child.last_cpu(), child.need_fpu_load()), (None, true), "{}", policy.name());
         assert_eq!(checked.machine.cpus()[0].slot().owner(), Some(TaskId::first(0)), "{}", policy.name());
-    }
+    });
     // A kernel thread has nothing to copy.
     tell_all(T0_OUT, "in c0 T2\nfork c0 T3 | –\nread T3 AVX | already in memory, read 0");
 }
@@ -85,19 +86,19 @@ fn a_dead_owner_leaves_nothing_behind() {
          in c0 T0.2     | restored          | restored          | load deferred     | load deferred     | load deferred
          return c0 T0.2 | already live      | already live      | restored          | restored          | restored",
     );
-    for policy in Builtin::ALL {
-        let mut checked = Checked::new(policy, 1);
+    on_every_register_file!(|regs| for policy in Builtin::ALL {
+        let mut checked = Checked::on(regs, policy, 1);
         checked.run(T0_RAN).run("exit c0");
         assert_eq!(checked.machine.cpus()[0].slot().owner(), None, "{}", policy.name());
-    }
+    });
 }
 
 /// The state is nobody's any more, but the CPU that has the only copy does not know that.
 #[test]
 fn the_only_copy_of_a_task_that_dies_or_starts_afresh_elsewhere_is_flushed() {
-    for end in ["exit c1", "exec c1"] {
+    on_every_register_file!(|regs| for end in ["exit c1", "exec c1"] {
         let loads = if end == "exec c1" { ", trap armed" } else { "" };
-        let mut checked = Checked::new(FullLazy, 2);
+        let mut checked = Checked::on(regs, FullLazy, 2);
         tell(
             &mut checked,
             0,
@@ -112,7 +113,7 @@ fn the_only_copy_of_a_task_that_dies_or_starts_afresh_elsewhere_is_flushed() {
             ),
         );
         assert!(!checked.machine.cpus()[0].slot().holds_only_copy(), "{end}");
-    }
+    });
 }
 
 /// The suspend bug of 2012 (644c15418638), and CPU hotplug, which is the same.

@@ -6,40 +6,23 @@ mod support;
 use fpuswitch::{
     Event, EventError, Value,
     fpu::{
-        Before, Load, LoadRule, Policy, Save, SaveRule,
+        Before, Load, Policy, Save,
         policy::{Builtin, Deferred, Eager, EagerOwner, OwnerSlot},
     },
     machine::{Cpu, Done, Machine, Outcome},
     registers::AbstractRegs,
 };
-use proptest::{array::uniform4, prelude::*, test_runner::TestCaseResult};
+use proptest::{prelude::*, test_runner::TestCaseResult};
 use std::{
     collections::{BTreeSet, HashSet},
     hash::{BuildHasher, RandomState},
 };
 use support::{
-    Checked, any_event, cases, choice_lists, choices, fixed_choices,
-    policies::{Answers, FullLazy, Trap},
+    Checked, STEPS, any_event, cases, choice_lists, choices, fixed_choices,
+    policies::{FullLazy, Trap, answers, builtins},
     random,
     watched::{Calls, Watched},
 };
-
-const STEPS: usize = 120;
-
-fn builtins() -> impl Strategy<Value = Builtin> {
-    prop::sample::select(&Builtin::ALL[..])
-}
-
-fn answers() -> impl Strategy<Value = Answers> {
-    let save = || prop_oneof![Just(SaveRule::Keep), Just(SaveRule::Save)];
-    let rules = &[LoadRule::Defer, LoadRule::UnlessValid, LoadRule::Always, LoadRule::Trap];
-    let load = || prop::sample::select(&rules[..]);
-    let by_facts = (uniform4(save()), uniform4(save()), uniform4(load()), uniform4(load()), uniform4(load()));
-    (by_facts, load(), load()).prop_map(|(by_facts, kernel_fpu_end, release)| {
-        let (entry, switch_out, switch_in, first_use, return_to_user) = by_facts;
-        Answers { entry, switch_out, switch_in, first_use, return_to_user, kernel_fpu_end, release }
-    })
-}
 
 /// The events that `policy` makes of the choices, with the machine before each and its outcome.
 fn history<P: Policy>(

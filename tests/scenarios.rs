@@ -6,13 +6,14 @@
 mod support;
 
 use fpuswitch::{
-    CpuId, EventError, Pkru, TaskId,
+    Component, CpuId, EventError, Pkru, TaskId,
     fpu::{LoadRule, Policy, SaveRule, policy::Builtin},
     registers::RegisterFile,
 };
 use support::{
     Checked, events,
     policies::{Answers, ENTRY_EXIT, Trap},
+    register_files::on_every_register_file,
     story::{T0_OUT, T0_RAN, tell, tell_all},
 };
 
@@ -203,14 +204,24 @@ fn a_debugger_interrupts_a_task_in_user_mode() {
 /// task's keys.
 #[test]
 fn pkru_is_the_current_tasks_from_switch_in_on() {
+    let mut told = 0;
+    on_every_register_file!(|regs| {
+        if regs.pkru().is_some() {
+            pkru_story(regs);
+            told += 1;
+        } else {
+            without_pkru(regs);
+        }
+    });
+    assert!(told > 0, "no register file has PKRU");
+}
+
+fn pkru_story<R: RegisterFile + Clone>(regs: &R) {
     for policy in Builtin::ALL {
-        let mut checked = Checked::new(policy, 2);
-        let live = |checked: &Checked<Builtin>, cpu: u32| {
-            checked
-                .machine
-                .cpu(CpuId(cpu))
-                .and_then(|cpu| cpu.regs().pkru())
-                .expect("abstract registers have it")
+        let mut checked = Checked::on(regs, policy, 2);
+        let live = |checked: &Checked<Builtin, R>, cpu: u32| {
+            let live = checked.machine.cpu(CpuId(cpu)).and_then(|cpu| cpu.regs().pkru());
+            live.expect("a PKRU on every CPU")
         };
         checked
             .run("spawn T0; spawn T1; in c0 T0; return c0 T0; user-pkru c0 0x55555550; entry c0 interrupt");
@@ -230,94 +241,113 @@ fn pkru_is_the_current_tasks_from_switch_in_on() {
     }
 }
 
+fn without_pkru<R: RegisterFile + Clone>(regs: &R) {
+    for policy in Builtin::ALL {
+        let mut checked = Checked::on(regs, policy, 2);
+        checked.run("spawn T0; in c0 T0; return c0 T0");
+        let write = checked.follow(events("user-pkru c0 0x55555550")[0]);
+        assert_eq!(write, Err(EventError::NoComponent(Component::PKRU)), "{}", policy.name());
+        checked.run("entry c0 system-call; fork c0 T1; exec c0; out c0; in c0 T1; return c0 T1");
+        let pkrus = checked.machine.tasks().iter().map(|task| task.fpstate().pkru());
+        assert!(pkrus.eq([Pkru::DEFAULT; 2]), "{}", policy.name());
+    }
+}
+
 #[test]
 fn a_policy_that_traps_runs_user_code_without_its_registers() {
-    let mut checked = Checked::new(Trap, 1);
-    let armed = |checked: &Checked<Trap>| {
-        let task = checked.machine.task(TaskId::first(0)).expect("T0").fpstate();
-        (checked.machine.cpus()[0].slot().trap_armed(), task.need_fpu_load(), task.user_on().is_some())
-    };
-    tell(
-        &mut checked,
-        0,
-        "spawn T0; spawn T1
-         in c0 T0     | trap armed
-         return c0 T0 | trap armed",
-    );
-    assert_eq!(armed(&checked), (true, true, true));
-    let write = events("user-write c0 AVX 7")[0];
-    assert_eq!(checked.follow(write), Err(EventError::TrapArmed(CpuId(0))));
-    tell(
-        &mut checked,
-        0,
-        "first-use c0                | restored
-         user-write c0 AVX 7; entry c0 interrupt
-         kernel-fpu-begin c0 softirq | saved
-         kernel-fpu-end c0           | trap armed
-         return c0 T0                | trap armed
-         first-use c0                | restored",
-    );
-    assert_eq!(armed(&checked), (false, false, true));
-    tell(
-        &mut checked,
-        0,
-        "entry c0 interrupt
-         out c0       | saved
-         in c0 T1     | trap armed
-         return c0 T1 | trap armed
-         entry c0 interrupt
-         out c0       | already in memory
-         in c0 T0     | trap armed
-         return c0 T0 | trap armed
-         first-use c0 | restore skipped
-         read T0 AVX  | interrupted c0, saved, trap armed, read 7",
-    );
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, Trap, 1);
+        let armed = |checked: &Checked<Trap, _>| {
+            let task = checked.machine.task(TaskId::first(0)).expect("T0").fpstate();
+            (checked.machine.cpus()[0].slot().trap_armed(), task.need_fpu_load(), task.user_on().is_some())
+        };
+        tell(
+            &mut checked,
+            0,
+            "spawn T0; spawn T1
+             in c0 T0     | trap armed
+             return c0 T0 | trap armed",
+        );
+        assert_eq!(armed(&checked), (true, true, true));
+        let write = events("user-write c0 AVX 7")[0];
+        assert_eq!(checked.follow(write), Err(EventError::TrapArmed(CpuId(0))));
+        tell(
+            &mut checked,
+            0,
+            "first-use c0                | restored
+             user-write c0 AVX 7; entry c0 interrupt
+             kernel-fpu-begin c0 softirq | saved
+             kernel-fpu-end c0           | trap armed
+             return c0 T0                | trap armed
+             first-use c0                | restored",
+        );
+        assert_eq!(armed(&checked), (false, false, true));
+        tell(
+            &mut checked,
+            0,
+            "entry c0 interrupt
+             out c0       | saved
+             in c0 T1     | trap armed
+             return c0 T1 | trap armed
+             entry c0 interrupt
+             out c0       | already in memory
+             in c0 T0     | trap armed
+             return c0 T0 | trap armed
+             first-use c0 | restore skipped
+             read T0 AVX  | interrupted c0, saved, trap armed, read 7",
+        );
+    });
 }
 
 #[test]
 fn a_cpu_that_loses_power_forgets_the_trap() {
-    for loses in ["power-loss c0", "offline c0; online c0"] {
-        let mut checked = Checked::new(Trap, 1);
+    on_every_register_file!(|regs| for loses in ["power-loss c0", "offline c0; online c0"] {
+        let mut checked = Checked::on(regs, Trap, 1);
         checked.run("spawn T0; in c0 T0; out c0; idle c0");
         assert!(checked.machine.cpus()[0].slot().trap_armed());
         checked.run(loses);
         assert!(!checked.machine.cpus()[0].slot().trap_armed(), "{loses}");
-    }
+    });
 }
 
 /// Under a policy that gives the registers up at entry, nobody is valid in the kernel.
 #[test]
 fn a_policy_that_saves_at_entry_owns_nothing_in_the_kernel() {
-    let mut checked = Checked::new(ENTRY_EXIT, 1);
-    tell(
-        &mut checked,
-        0,
-        "spawn T0
-         in c0 T0                 | load deferred
-         return c0 T0             | restored
-         user-write c0 AVX 7
-         entry c0 system-call     | saved",
-    );
-    assert_eq!(checked.machine.cpus()[0].slot().owner(), None);
-    tell(
-        &mut checked,
-        0,
-        "kernel-fpu-begin c0 task | already in memory
-         kernel-fpu-end c0        | load deferred
-         out c0                   | already in memory
-         in c0 T0                 | load deferred
-         return c0 T0             | restored",
-    );
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, ENTRY_EXIT, 1);
+        tell(
+            &mut checked,
+            0,
+            "spawn T0
+             in c0 T0                 | load deferred
+             return c0 T0             | restored
+             user-write c0 AVX 7
+             entry c0 system-call     | saved",
+        );
+        assert_eq!(checked.machine.cpus()[0].slot().owner(), None);
+        tell(
+            &mut checked,
+            0,
+            "kernel-fpu-begin c0 task | already in memory
+             kernel-fpu-end c0        | load deferred
+             out c0                   | already in memory
+             in c0 T0                 | load deferred
+             return c0 T0             | restored",
+        );
+    });
 }
 
 /// With the trap armed, the registers that an entry gives up can be another task's only copy, and those of the
 /// task itself can be on another CPU.
 #[test]
 fn a_policy_that_traps_and_saves_at_entry_loses_nothing() {
-    let policy = Answers { switch_out: [SaveRule::Keep; 4], switch_in: [LoadRule::Trap; 4], ..ENTRY_EXIT };
-    let policy = Answers { return_to_user: [LoadRule::Trap; 4], ..policy };
-    let others = "spawn T0; spawn T1; in c0 T1; move-to-cpu c0; out c0; in c0 T0; return c0 T0";
-    Checked::new(policy, 1).run(others).run("entry c0 interrupt; read T1 AVX");
-    let elsewhere = "spawn T0; in c0 T0; move-to-cpu c0; out c0; idle c0; in c1 T0; return c1 T0";
-    Checked::new(policy, 2).run(elsewhere).run("entry c1 interrupt; read T0 AVX");
+    on_every_register_file!(|regs| {
+        let policy =
+            Answers { switch_out: [SaveRule::Keep; 4], switch_in: [LoadRule::Trap; 4], ..ENTRY_EXIT };
+        let policy = Answers { return_to_user: [LoadRule::Trap; 4], ..policy };
+        let others = "spawn T0; spawn T1; in c0 T1; move-to-cpu c0; out c0; in c0 T0; return c0 T0";
+        Checked::on(regs, policy, 1).run(others).run("entry c0 interrupt; read T1 AVX");
+        let elsewhere = "spawn T0; in c0 T0; move-to-cpu c0; out c0; idle c0; in c1 T0; return c1 T0";
+        Checked::on(regs, policy, 2).run(elsewhere).run("entry c1 interrupt; read T0 AVX");
+    });
 }

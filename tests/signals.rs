@@ -7,10 +7,11 @@ use fpuswitch::{
     Component, TaskId,
     fpu::{Policy, SignalStep, policy::Builtin},
     machine::Task,
-    registers::{AbstractRegs, RegisterFile},
+    registers::RegisterFile,
 };
 use support::{
     Checked,
+    register_files::on_every_register_file,
     story::{T0_OUT, T0_RAN, tell_all},
 };
 
@@ -143,9 +144,9 @@ fn a_failed_return_of_the_owner_is_tried_again() {
 /// What T0 sees in SSE and AVX behind a return from a frame that was changed, as the machine's registers have
 /// it. The tests of the reference model say the same of the model.
 #[track_caller]
-fn after_return(change: &str, load: &str) -> [(u8, u8); 5] {
+fn after_return<R: RegisterFile + Clone>(regs: &R, change: &str, load: &str) -> [(u8, u8); 5] {
     Builtin::ALL.map(|policy| {
-        let mut checked = Checked::new(policy, 1);
+        let mut checked = Checked::on(regs, policy, 1);
         checked.run("spawn T0; in c0 T0; return c0 T0; user-write c0 SSE 3; user-write c0 AVX 7");
         checked.run("entry c0 interrupt").run(HANDLER).run(change).run("sigreturn c0");
         let loaded = checked.apply("sigreturn-load c0".parse().expect("an event"));
@@ -163,15 +164,17 @@ fn after_return(change: &str, load: &str) -> [(u8, u8); 5] {
     })
 }
 
-fn task<P: Policy>(checked: &Checked<P>) -> &Task<AbstractRegs> {
+fn task<P: Policy, R: RegisterFile>(checked: &Checked<P, R>) -> &Task<R> {
     checked.machine.task(TaskId::first(0)).expect("T0")
 }
 
 #[test]
 fn a_frame_restores_what_it_still_holds() {
-    assert_eq!(after_return("", "frame loaded"), [(3, 7); 5]);
-    assert_eq!(after_return("frame T0 short", "frame loaded"), [(3, 0); 5]);
-    assert_eq!(after_return("frame T0 bad-header", "frame refused, initialised"), [(0, 0); 5]);
+    on_every_register_file!(|regs| {
+        assert_eq!(after_return(regs, "", "frame loaded"), [(3, 7); 5]);
+        assert_eq!(after_return(regs, "frame T0 short", "frame loaded"), [(3, 0); 5]);
+        assert_eq!(after_return(regs, "frame T0 bad-header", "frame refused, initialised"), [(0, 0); 5]);
+    });
 }
 
 #[test]
@@ -200,8 +203,8 @@ fn a_program_without_a_frame_returns_to_what_it_forged() {
 
 #[test]
 fn a_signal_ends_with_its_task_or_stays_with_it() {
-    for policy in Builtin::ALL {
-        let mut checked = Checked::new(policy, 2);
+    on_every_register_file!(|regs| for policy in Builtin::ALL {
+        let mut checked = Checked::on(regs, policy, 2);
         checked
             .run(T0_RAN)
             .run("signal-deliver c0; frame T0 absent; signal-save c0; out c0; idle c0; in c1 T0");
@@ -210,15 +213,15 @@ fn a_signal_ends_with_its_task_or_stays_with_it() {
         checked.run("exit c1");
         assert_eq!(task(&checked).fpstate().signal(), SignalStep::Idle, "{}", policy.name());
         assert_eq!(task(&checked).frames(), [], "{}", policy.name());
-    }
+    });
 }
 
 /// A fifth handler inside four others makes the machine forget the oldest frame, and so does the reference
 /// model: the fifth return is to a forged one.
 #[test]
 fn the_oldest_of_five_frames_is_forgotten() {
-    for policy in Builtin::ALL {
-        let mut checked = Checked::new(policy, 1);
+    on_every_register_file!(|regs| for policy in Builtin::ALL {
+        let mut checked = Checked::on(regs, policy, 1);
         checked.run("spawn T0; in c0 T0; return c0 T0");
         for number in 1..=5 {
             checked.run(&format!("user-write c0 AVX {number}; entry c0 interrupt; signal-deliver c0"));
@@ -229,5 +232,5 @@ fn the_oldest_of_five_frames_is_forgotten() {
             let regs = checked.machine.cpus()[0].regs();
             assert_eq!(regs.get(Component::AVX).number(), number, "{}", policy.name());
         }
-    }
+    });
 }

@@ -4,11 +4,15 @@
 //! no implementation. [`AbstractRegs`] keeps a small number a component, [`SoftRegs`] all the bytes.
 
 mod r#abstract;
+#[cfg(feature = "host")]
+mod host;
 mod image;
 pub(crate) mod pattern;
 mod soft;
 
 pub use r#abstract::{AbstractFrame, AbstractImage, AbstractRegs};
+#[cfg(feature = "host")]
+pub use host::{HostCpu, HostError, HostFrame, HostRegs};
 pub use image::XsaveImage;
 pub use soft::{MemoryOperand, SoftFault, SoftFrame, SoftRegs};
 

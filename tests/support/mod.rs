@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod policies;
+pub(crate) mod register_files;
 pub(crate) mod story;
 pub(crate) mod watched;
 
@@ -20,12 +21,16 @@ use proptest::{
 };
 use std::fmt;
 
-pub(crate) const COMPONENTS: [Component; 2] = [Component::SSE, Component::AVX];
+/// What random events write and read: components that every register file has on which they happen.
+const COMPONENTS: [Component; 2] = [Component::SSE, Component::AVX];
+
+/// The most events of a random list.
+pub(crate) const STEPS: usize = 120;
 
 /// A machine, the reference model beside it, and what has happened to both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Checked<P: Policy> {
-    pub(crate) machine: Machine<AbstractRegs, P>,
+pub(crate) struct Checked<P: Policy, R: RegisterFile = AbstractRegs> {
+    pub(crate) machine: Machine<R, P>,
     pub(crate) spec: Spec,
     pub(crate) events: Vec<Event>,
 }
@@ -39,10 +44,11 @@ pub(crate) enum Stopped {
     Broken(Broken),
 }
 
-/// What is wrong, and the events up to there.
+/// What is wrong, on which register file, and the events up to there.
 #[derive(Debug)]
 pub(crate) struct Broken {
     pub(crate) wrong: Wrong,
+    on: &'static str,
     pub(crate) events: Vec<Event>,
 }
 
@@ -60,7 +66,7 @@ impl fmt::Display for Broken {
             Wrong::Invariant(violation) => write!(f, "{violation}")?,
             Wrong::Seen(what) => f.write_str(what)?,
         }
-        writeln!(f, ", after event {}:", self.events.len())?;
+        writeln!(f, ", on {}, after event {}:", self.on, self.events.len())?;
         self.events.iter().try_for_each(|event| writeln!(f, "{event}"))
     }
 }
@@ -81,9 +87,17 @@ impl From<Broken> for TestCaseError {
 }
 
 impl<P: Policy> Checked<P> {
+    /// With abstract registers.
     pub(crate) fn new(policy: P, cpus: usize) -> Self {
-        let machine = Machine::<AbstractRegs, P>::new(policy, cpus);
-        let spec = Spec::new(machine.cpus()[0].regs().enabled());
+        Self::on(&AbstractRegs::default(), policy, cpus)
+    }
+}
+
+impl<P: Policy, R: RegisterFile + Clone> Checked<P, R> {
+    /// With registers like `regs`.
+    pub(crate) fn on(regs: &R, policy: P, cpus: usize) -> Self {
+        let machine = Machine::with_registers(policy, cpus, regs.clone());
+        let spec = Spec::new(regs.enabled());
         Self { machine, spec, events: Vec::new() }
     }
 
@@ -93,7 +107,7 @@ impl<P: Policy> Checked<P> {
         let wrong = check(&self.machine, &self.spec).map_err(Wrong::Invariant);
         match wrong.and_then(|()| self.seen(event, outcome).map_err(Wrong::Seen)) {
             Ok(()) => Ok(outcome),
-            Err(wrong) => Err(Stopped::Broken(Broken { wrong, events: self.events.clone() })),
+            Err(wrong) => Err(Stopped::Broken(self.broken(wrong))),
         }
     }
 
@@ -102,7 +116,7 @@ impl<P: Policy> Checked<P> {
     pub(crate) fn watch(&mut self, event: Event) -> Result<(), Stopped> {
         let outcome = self.follow(event).map_err(Stopped::Refused)?;
         let wrong = self.seen(event, outcome).map_err(Wrong::Seen);
-        wrong.map_err(|wrong| Stopped::Broken(Broken { wrong, events: self.events.clone() }))
+        wrong.map_err(|wrong| Stopped::Broken(self.broken(wrong)))
     }
 
     /// Lets an event happen, and checks nothing.
@@ -111,6 +125,10 @@ impl<P: Policy> Checked<P> {
         self.spec.apply(event);
         self.events.push(event);
         Ok(outcome)
+    }
+
+    pub(crate) fn broken(&self, wrong: Wrong) -> Broken {
+        Broken { wrong, on: std::any::type_name::<R>(), events: self.events.clone() }
     }
 
     /// Lets the events of a text happen, one a line or separated by semicolons.
@@ -148,7 +166,8 @@ impl<P: Policy> Checked<P> {
             let Some(state) = self.spec.state(task).filter(|_| self.spec.in_user_mode(name)) else {
                 return Err(format!("{task} is in user mode on {name}, which is not expected"));
             };
-            for component in COMPONENTS.into_iter().filter(|_| !cpu.slot().trap_armed()) {
+            let components = cpu.regs().enabled().without(Component::PKRU);
+            for component in components.iter().filter(|_| !cpu.slot().trap_armed()) {
                 let (is, ought) = (cpu.regs().get(component), state.value(component));
                 if Some(is) != ought {
                     return Err(format!("{task} sees {component} = {is} on {name}, expected {ought:?}"));
@@ -166,11 +185,12 @@ impl<P: Policy> Checked<P> {
         self.machine.task(task).is_some_and(|task| task.fpstate().signal().is_returning())
     }
 
-    /// Checks a list of events, those left out that the machine refuses.
-    pub(crate) fn replay(policy: P, cpus: usize, events: &[Event]) -> Result<(), Broken> {
-        let mut checked = Self::new(policy, cpus);
+    /// Checks a list of events on a machine that is new and otherwise like this, those left out that it refuses.
+    fn replay(&self, events: &[Event]) -> Result<(), Broken> {
+        let (policy, cpus) = (self.machine.policy().clone(), self.machine.cpus());
+        let mut afresh = Self::on(cpus[0].regs(), policy, cpus.len());
         for event in events {
-            if let Err(Stopped::Broken(broken)) = checked.apply(*event) {
+            if let Err(Stopped::Broken(broken)) = afresh.apply(*event) {
                 return Err(broken);
             }
         }
@@ -184,8 +204,7 @@ impl<P: Policy> Checked<P> {
             at -= 1;
             let mut fewer = broken.events.clone();
             fewer.remove(at);
-            let (policy, cpus) = (self.machine.policy().clone(), self.machine.cpus().len());
-            if let Err(shorter) = Self::replay(policy, cpus, &fewer) {
+            if let Err(shorter) = self.replay(&fewer) {
                 broken = shorter;
                 at = at.min(broken.events.len());
             }
@@ -233,8 +252,17 @@ pub(crate) fn cases(cases: u32) -> Config {
 }
 
 /// A machine after the legal events that the choices pick.
-pub(crate) fn random<P: Policy>(policy: P, (cpus, raws): &(usize, Vec<u32>)) -> Result<Checked<P>, Broken> {
-    let mut checked = Checked::new(policy, *cpus);
+pub(crate) fn random<P: Policy>(policy: P, choices: &(usize, Vec<u32>)) -> Result<Checked<P>, Broken> {
+    random_on(&AbstractRegs::default(), policy, choices)
+}
+
+/// The same with registers like `regs`, which have a say in what is legal.
+pub(crate) fn random_on<P: Policy, R: RegisterFile + Clone>(
+    regs: &R,
+    policy: P,
+    (cpus, raws): &(usize, Vec<u32>),
+) -> Result<Checked<P, R>, Broken> {
+    let mut checked = Checked::on(regs, policy, *cpus);
     raws.iter().try_for_each(|raw| checked.step(*raw).map(drop))?;
     Ok(checked)
 }
@@ -288,7 +316,7 @@ const SLOTS: usize = 5;
 
 /// The event that `raw` stands for. It names CPUs and tasks that are there, most of the time; the machine may
 /// refuse it all the same.
-pub(crate) fn any_event<P: Policy>(machine: &Machine<AbstractRegs, P>, raw: u32) -> Event {
+pub(crate) fn any_event<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, raw: u32) -> Event {
     let mut digits = Digits(raw);
     let kind = digits.below(KINDS as usize);
     let cpu = CpuId(digits.below(machine.cpus().len()) as u32);

@@ -1,9 +1,13 @@
-//! Policies for tests only.
+//! Policies for tests only, and policies to pick at random.
 
 use fpuswitch::{
     EntryKind,
-    fpu::{Facts, Form, LoadRule, Policy, SaveRule, policy::InKernel, policy::NotRunning, policy::Release},
+    fpu::{
+        Facts, Form, LoadRule, Policy, SaveRule,
+        policy::{Builtin, InKernel, NotRunning, Release},
+    },
 };
+use proptest::{array::uniform4, prelude::*};
 
 /// Save at switch-out, load when the first FPU instruction traps: `trap-restore`, without a use counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -206,4 +210,19 @@ impl<P: Policy> Policy for Spoiled<P> {
     fn release(&self, why: Release, task: Facts) -> LoadRule {
         self.policy.release(why, task)
     }
+}
+
+pub(crate) fn builtins() -> impl Strategy<Value = Builtin> {
+    prop::sample::select(&Builtin::ALL[..])
+}
+
+pub(crate) fn answers() -> impl Strategy<Value = Answers> {
+    let save = || prop_oneof![Just(SaveRule::Keep), Just(SaveRule::Save)];
+    let rules = &[LoadRule::Defer, LoadRule::UnlessValid, LoadRule::Always, LoadRule::Trap];
+    let load = || prop::sample::select(&rules[..]);
+    let by_facts = (uniform4(save()), uniform4(save()), uniform4(load()), uniform4(load()), uniform4(load()));
+    (by_facts, load(), load()).prop_map(|(by_facts, kernel_fpu_end, release)| {
+        let (entry, switch_out, switch_in, first_use, return_to_user) = by_facts;
+        Answers { entry, switch_out, switch_in, first_use, return_to_user, kernel_fpu_end, release }
+    })
 }

@@ -5,8 +5,12 @@
 //! eager-owner, deferred, owner-slot, lazy-save. A line without `|` is only there to get on. Every invariant,
 //! and what the programs see, is checked after every event.
 
-use super::{Checked, events};
-use fpuswitch::fpu::{Policy, policy::Builtin};
+use super::{Checked, events, register_files::on_every_register_file};
+use fpuswitch::{
+    fpu::{Policy, policy::Builtin},
+    machine::Outcome,
+    registers::RegisterFile,
+};
 
 /// T0 has run user code on c0, has 7 in AVX, and is in the kernel now; T1 is new, and T2 a kernel thread.
 pub(crate) const T0_RAN: &str =
@@ -21,10 +25,14 @@ pub(crate) const T0_OUT: &str =
 /// How often registers were saved and restored.
 pub(crate) type Costs = (u32, u32);
 
-/// Lets a story happen under one policy, whose decisions are in that column, and returns what it cost.
+/// Lets a story happen under one policy, whose decisions are in that column, and returns what each event did.
 #[track_caller]
-pub(crate) fn tell<P: Policy>(checked: &mut Checked<P>, column: usize, story: &str) -> Costs {
-    let mut costs = (0, 0);
+pub(crate) fn tell<P: Policy, R: RegisterFile + Clone>(
+    checked: &mut Checked<P, R>,
+    column: usize,
+    story: &str,
+) -> Vec<Outcome> {
+    let mut told = Vec::new();
     let name = checked.machine.policy().name();
     for line in story.lines() {
         let (text, cells) = line.split_once('|').map_or((line, None), |(text, cells)| (text, Some(cells)));
@@ -33,23 +41,33 @@ pub(crate) fn tell<P: Policy>(checked: &mut Checked<P>, column: usize, story: &s
                 Ok(outcome) => outcome,
                 Err(stopped) => panic!("{name}: {event}: {stopped}"),
             };
-            costs = (costs.0 + outcome.saves(), costs.1 + outcome.restores());
+            told.push(outcome);
             let Some(cells) = cells else { continue };
             let cells: Vec<_> = cells.split('|').map(str::trim).collect();
             let expected = if let [all] = cells[..] { all } else { cells[column] };
             assert_eq!(outcome.to_string(), expected, "{event} under {name}");
         }
     }
-    costs
+    told
 }
 
-/// Lets a story happen behind `before` under every policy, and returns what the story cost.
+/// Lets a story happen behind `before` under every policy and on every register file, which must make no
+/// difference, and returns what the story cost under each policy.
 #[track_caller]
 pub(crate) fn tell_all(before: &str, story: &str) -> [Costs; 5] {
     let mut column = 0..;
     Builtin::ALL.map(|policy| {
-        let mut checked = Checked::new(policy, 2);
-        checked.run(before);
-        tell(&mut checked, column.next().unwrap_or_default(), story)
+        let column = column.next().unwrap_or_default();
+        let mut told = Vec::new();
+        on_every_register_file!(|regs| {
+            let mut checked = Checked::on(regs, policy, 2);
+            checked.run(before);
+            told.push(tell(&mut checked, column, story));
+        });
+        for other in &told {
+            assert_eq!(other, &told[0], "{}: register files differ", policy.name());
+        }
+        let cost = |(saves, restores), done: &Outcome| (saves + done.saves(), restores + done.restores());
+        told[0].iter().fold((0, 0), cost)
     })
 }

@@ -1,8 +1,81 @@
-//! Where the costs come from.
+//! Where the costs come from, and `fpuswitch costs`.
 
-use crate::complain;
-use fpuswitch::replay::Costs;
-use std::{fmt, path::Path};
+use crate::{Status, complain, print, table};
+use fpuswitch::{
+    costs::{self, InstructionCost},
+    replay::Costs,
+};
+use serde::Serialize;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Also write them to a file, as JSON, which `replay --costs` takes.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// What goes to the file: what replay reads, and all the rest.
+#[derive(Serialize)]
+struct Measured<'a> {
+    #[serde(flatten)]
+    costs: Costs,
+    instructions: &'a [InstructionCost],
+}
+
+pub(crate) fn costs(arguments: &Arguments) -> Status {
+    let instructions = match costs::measure() {
+        Ok(instructions) => instructions,
+        Err(error) => return complain("costs", &error),
+    };
+    let (others, by_class): (Vec<_>, Vec<_>) = instructions.iter().partition(|cost| cost.class.is_empty());
+    print(format_args!("{}\n\n", rows(&by_class)));
+    print(format_args!(
+        "ns each, and in brackets how many times the cheapest save or restore. 2 areas in turn stay in the \
+        first-level cache,\n64 do not. XINUSE is what XGETBV(1) tells.\n"
+    ));
+    for cost in others {
+        print(format_args!("{} {:.1} ns. ", cost.instruction, cost.ns));
+    }
+    let Some(costs) = Costs::measure() else {
+        print(format_args!("Without XSAVEC, replay uses its built-in table.\n"));
+        return Status::Fine;
+    };
+    print(format_args!("Replay uses: {}\n", Source { costs, from: "measured here" }));
+    let Some(file) = &arguments.out else { return Status::Fine };
+    let written = serde_json::to_string_pretty(&Measured { costs, instructions: &instructions })
+        .map_err(std::io::Error::from)
+        .and_then(|json| std::fs::write(file, json + "\n"));
+    match written {
+        Ok(()) => Status::Fine,
+        Err(error) => complain(&file.display().to_string(), &error),
+    }
+}
+
+/// A row an in-use class and number of areas, a column an instruction.
+fn rows(costs: &[&InstructionCost]) -> comfy_table::Table {
+    let kind = |cost: &InstructionCost| (cost.class, cost.in_use, cost.areas);
+    let mut kinds: Vec<_> = costs.iter().map(|cost| kind(cost)).collect();
+    kinds.dedup();
+    // Every row has the same instructions: those that the CPU has.
+    let first = costs.iter().take_while(|cost| kinds.first() == Some(&kind(cost)));
+    let instructions: Vec<_> = first.map(|cost| cost.instruction).collect();
+    let mut rows = table();
+    rows.set_header(["registers", "XINUSE", "areas"].into_iter().chain(instructions.iter().copied()));
+    for (class, in_use, areas) in kinds {
+        let shown = instructions.iter().map(|name| {
+            let cost =
+                costs.iter().find(|cost| kind(cost) == (class, in_use, areas) && cost.instruction == *name);
+            cost.map_or(String::new(), |cost| format!("{:.1} ({:.1})", cost.ns, cost.ratio))
+        });
+        let in_use = in_use.map_or(String::new(), |bits| format!("{bits:02X}H"));
+        rows.add_row([class.into(), in_use, areas.to_string()].into_iter().chain(shown));
+    }
+    rows
+}
 
 /// Costs and where they come from.
 pub(crate) struct Source {

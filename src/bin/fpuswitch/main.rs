@@ -3,12 +3,17 @@
 mod bundled;
 mod costs;
 mod json;
+mod layout;
 mod replay;
 mod run;
 
 use clap::{Parser, Subcommand};
 use fpuswitch::fpu::{Policy, policy::Builtin};
-use std::{path::PathBuf, process::ExitCode, sync::Mutex};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Mutex,
+};
 
 /// FPU context-switching policies, simulated, checked, and held against recordings of the Linux kernel.
 #[derive(Parser)]
@@ -28,6 +33,15 @@ enum Command {
     ///
     /// Exit status: 0 if all invariants hold, 1 if not, 2 for bad input.
     Run(RunArguments),
+    /// Show what XSAVE areas look like: components, offsets and sizes in both formats, what is enabled and what
+    /// is only listed.
+    ///
+    /// Exit status: 0, or 2 for a description that is no good.
+    Layout(layout::Arguments),
+    /// Measure what saves and restores cost on this machine: ns by instruction and in-use class of the registers.
+    ///
+    /// Exit status: 0, or 2 where there are no real registers.
+    Costs(costs::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -69,6 +83,8 @@ fn main() -> ExitCode {
     let status = match Arguments::parse().command {
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Run(arguments) => run::run(&arguments.file, arguments.policy.0),
+        Command::Layout(arguments) => layout::layout(&arguments),
+        Command::Costs(arguments) => costs::costs(&arguments),
     };
     let output = match OUTPUT.lock().ok().and_then(|failed| *failed) {
         None | Some(std::io::ErrorKind::BrokenPipe) => Status::Fine,
@@ -94,6 +110,15 @@ fn complain(about: &str, error: &dyn std::error::Error) -> Status {
     }
     eprintln!("{message}");
     Status::BadInput
+}
+
+/// The text of a file; - stands for standard input.
+fn read(file: &Path) -> std::io::Result<String> {
+    if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    }
 }
 
 /// An empty table in the style of all of them.

@@ -3,22 +3,17 @@
 use crate::{Status, complain, print};
 use comfy_table::Table;
 use fpuswitch::{EventFile, fpu::policy::Builtin, machine::Machine, registers::AbstractRegs, report::Steps};
-use std::{io::Read, path::Path};
+use std::path::Path;
 
 const LEGEND: &str = "owner slots: * the only copy, [] a kernel FPU section; need_fpu_load: the tasks that have it set; \
                       newest copy: in a CPU's registers, in memory, or in both";
 
 pub(crate) fn run(file: &Path, policy: Builtin) -> Status {
     let name = file.display().to_string();
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().lock().read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
+    let text = match crate::read(file) {
+        Ok(text) => text,
+        Err(error) => return complain(&name, &error),
     };
-    if let Err(error) = read {
-        return complain(&name, &error);
-    }
     let events: EventFile = match text.parse() {
         Ok(events) => events,
         Err(error) => return complain(&name, &error),

@@ -1,0 +1,175 @@
+//! What the instructions of the XSAVE feature set cost on this host.
+//!
+//! Every row is measured in the same run, in turns with all the others, so that their ratios mean something
+//! where the machine is noisy; the times themselves move from run to run.
+
+use crate::{
+    Component, ComponentSet, Rfbm, Value,
+    arch::{Features, Measurement, NotAvailable, ParkedRegs, RestoreOp, TimedOp},
+    registers::pattern,
+    xstate::{Area, Format},
+};
+use std::{time::Instant, vec::Vec};
+
+/// Blocks of each row; the row is their median.
+pub(crate) const BLOCKS: usize = 31;
+/// Instructions in a block.
+pub(crate) const TIMES: u32 = 1000;
+/// Areas in turn: they stay in the first-level cache, or do not.
+const AREAS: [usize; 2] = [2, 64];
+
+/// The components that registers of an in-use class have in use, of those that are enabled.
+///
+/// After any string function of glibc on a CPU with AVX-512, the class is the fourth: opmask and Hi16_ZMM count as
+/// in use from then on.
+const CLASSES: [(&str, &[Component]); 5] = [
+    ("all initial", &[]),
+    ("SSE", &[Component::SSE]),
+    ("AVX", &[Component::SSE, Component::AVX]),
+    ORDINARY,
+    (
+        "full AVX-512",
+        &[Component::SSE, Component::AVX, Component::OPMASK, Component::ZMM_HI256, Component::HI16_ZMM],
+    ),
+];
+const ORDINARY: (&str, &[Component]) =
+    ("ordinary process", &[Component::SSE, Component::OPMASK, Component::HI16_ZMM]);
+
+/// Measured for each class.
+const OPS: [(TimedOp, &str); 6] = [
+    (TimedOp::Fxsave, "FXSAVE"),
+    (TimedOp::Xsave, "XSAVE"),
+    (TimedOp::Xsavec, "XSAVEC"),
+    (TimedOp::Xsaveopt, "XSAVEOPT"),
+    (TimedOp::Xrstor, "XRSTOR"),
+    (TimedOp::XsavecXrstor, "XSAVEC + XRSTOR"),
+];
+const OTHERS: [(TimedOp, &str); 2] = [(TimedOp::Xgetbv1, "XGETBV(1)"), (TimedOp::Rdtsc, "RDTSC")];
+
+/// What one instruction costs, with registers of one in-use class.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+pub struct InstructionCost {
+    /// The instruction, or pair of instructions.
+    pub instruction: &'static str,
+    /// The in-use class of the registers, in words; empty where it does not matter.
+    pub class: &'static str,
+    /// XINUSE of these registers, where the CPU tells.
+    pub in_use: Option<u64>,
+    /// How many areas were used in turn: 2 stay in the first-level cache, 64 do not.
+    pub areas: usize,
+    /// Nanoseconds each: the median, less that of the loop around it.
+    pub ns: f64,
+    /// `ns` in units of the cheapest save or restore in the table.
+    pub ratio: f64,
+}
+
+/// A row under way.
+struct Arm {
+    cost: InstructionCost,
+    measurement: Measurement,
+    blocks: Vec<f64>,
+}
+
+/// Measures each instruction of this CPU by in-use class, in about a second.
+///
+/// # Errors
+/// [`NotAvailable`](crate::registers::HostError) off x86-64 Linux.
+pub fn measure() -> Result<Vec<InstructionCost>, NotAvailable> {
+    let features = Features::detect()?;
+    let mut arms = Vec::new();
+    for (class, components) in CLASSES {
+        let known = components.iter().fold(ComponentSet::EMPTY, |set, c| set.with(*c));
+        if known & features.enabled() != known && class != ORDINARY.0 {
+            continue;
+        }
+        let registers = of_class(features, components)?;
+        for areas in AREAS {
+            arms.extend(OPS.iter().filter_map(|(op, name)| Arm::new(&registers, *op, name, class, areas)));
+        }
+    }
+    let registers = of_class(features, &[])?;
+    arms.extend(OTHERS.iter().filter_map(|(op, name)| Arm::new(&registers, *op, name, "", 1)));
+    let nothing = Arm::new(&registers, TimedOp::Nothing, "", "", 1);
+    Ok(finish(arms, nothing))
+}
+
+/// A save with the best instruction and a restore in an ordinary process, in nanoseconds; `None` without
+/// XSAVEC.
+pub(crate) fn save_and_restore_ns() -> Option<(f64, f64)> {
+    let features = Features::detect().ok()?;
+    let (class, components) = ORDINARY;
+    let registers = of_class(features, components).ok()?;
+    let arm = |op| Arm::new(&registers, op, "", class, AREAS[0]);
+    let costs = finish([arm(TimedOp::Xsavec)?, arm(TimedOp::Xrstor)?].into(), arm(TimedOp::Nothing));
+    match costs.as_slice() {
+        [save, restore] => Some((save.ns, restore.ns)),
+        _ => None,
+    }
+}
+
+/// Registers with something in those of `components` that are enabled, and in no others: a restore leaves XINUSE as
+/// XSTATE_BV says, where moves would mark more.
+fn of_class(features: Features, components: &[Component]) -> Result<ParkedRegs, NotAvailable> {
+    let mut registers = ParkedRegs::new(features)?;
+    let layout = features.layout();
+    let mut area = Area::initial(layout, Format::Standard);
+    let value = Value::new(77).unwrap_or(Value::KERNEL);
+    for component in components {
+        if let Ok(size) = area.size_of(*component) {
+            let written = area.set_component(*component, &pattern::bytes(*component, size, value));
+            debug_assert_eq!(written, Ok(()), "the size is right");
+        }
+    }
+    let restore = if layout.has_xsave() { RestoreOp::Xrstor } else { RestoreOp::Fxrstor };
+    let restored = registers.restore(restore, Rfbm::ALL, area.bytes());
+    debug_assert_eq!(restored, Ok(()), "patterns are values that the CPU takes");
+    Ok(registers)
+}
+
+impl Arm {
+    /// `None` if the CPU lacks the instruction.
+    fn new(
+        registers: &ParkedRegs,
+        op: TimedOp,
+        instruction: &'static str,
+        class: &'static str,
+        areas: usize,
+    ) -> Option<Self> {
+        let in_use = registers.in_use().ok().map(ComponentSet::bits).filter(|_| !class.is_empty());
+        let cost = InstructionCost { instruction, class, in_use, areas, ns: 0.0, ratio: 0.0 };
+        let measurement = Measurement::new(registers, op, areas).ok()?;
+        Some(Self { cost, measurement, blocks: Vec::new() })
+    }
+
+    fn block(&mut self) {
+        let start = Instant::now();
+        self.measurement.run(TIMES);
+        self.blocks.push(start.elapsed().as_nanos() as f64 / f64::from(TIMES));
+    }
+}
+
+/// Runs them all in turns.
+fn finish(mut arms: Vec<Arm>, mut nothing: Option<Arm>) -> Vec<InstructionCost> {
+    // One block more than is kept: the first finds cold caches.
+    for _ in 0..=BLOCKS {
+        arms.iter_mut().chain(&mut nothing).for_each(Arm::block);
+    }
+    let around = nothing.map_or(0.0, |mut arm| median(&mut arm.blocks));
+    let mut costs: Vec<_> = arms
+        .into_iter()
+        .map(|mut arm| InstructionCost { ns: (median(&mut arm.blocks) - around).max(0.0), ..arm.cost })
+        .collect();
+    let saves_and_restores = costs.iter().filter(|cost| !cost.class.is_empty());
+    let cheapest = saves_and_restores.map(|cost| cost.ns).fold(f64::INFINITY, f64::min);
+    for cost in &mut costs {
+        cost.ratio = if cheapest > 0.0 && cheapest.is_finite() { cost.ns / cheapest } else { 1.0 };
+    }
+    costs
+}
+
+/// The one in the middle; 0 of none.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}

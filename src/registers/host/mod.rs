@@ -1,0 +1,357 @@
+//! The registers of the CPU that this runs on.
+
+use super::{Fault, Program, RegisterFile, Unsupported, XsaveImage, image, pattern};
+use crate::{
+    Component, ComponentSet, Pkru, Rfbm, Value,
+    arch::{Features, HardwareFault, Host, OpError, ParkedRegs, RestoreOp, through_pkru},
+    xstate::{
+        Area, CpuidReader, CpuidResult, Format, Layout, OwnedArea, SaveInstruction, XsaveFeatures, lane,
+    },
+};
+use core::hash::{Hash, Hasher};
+use std::vec::Vec;
+
+mod frame;
+
+pub use crate::arch::NotAvailable as HostError;
+pub use frame::HostFrame;
+
+/// The CPU that this runs on, to be asked for its [`Layout`].
+///
+/// ```
+/// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+/// use fpuswitch::{registers::HostCpu, xstate::{Component, Layout}};
+/// let layout = Layout::from_cpuid(&HostCpu::new()?)?;
+/// assert!(layout.enabled().contains(Component::SSE));
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct HostCpu(Host);
+
+impl HostCpu {
+    /// The CPU.
+    ///
+    /// # Errors
+    /// [`HostError`] off x86-64 Linux.
+    pub fn new() -> Result<Self, HostError> {
+        Features::detect().map(|_| Self(Host))
+    }
+}
+
+impl CpuidReader for HostCpu {
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+        self.0.cpuid(leaf, subleaf)
+    }
+
+    fn xcr0(&self) -> u64 {
+        self.0.xcr0()
+    }
+}
+
+/// The registers of a simulated CPU, on which real instructions run; parked in memory between them.
+///
+/// Each operation runs in a window: the host's registers are put aside, the parked ones are loaded, one instruction
+/// or register program runs on them, and they are parked again. So any number of simulated CPUs can be on one
+/// thread, a save or a restore is what the CPU makes of it, and a #GP or #PF in one is a [`Fault`]: a SIGSEGV
+/// handler, installed when the first [`HostRegs`] is made, finds the instruction in a table and lets the window
+/// go on behind it; signals that are not from a window go to the program's own handler.
+///
+/// What user space cannot do is not here: trapping on first use (CR0.TS), XFD, XSETBV, XSAVES. PKRU is written
+/// with WRPKRU and never restored from an image; tiles (AMX) need a permission of the process and are left alone.
+///
+/// Two are equal when every component has the same value.
+///
+/// ```
+/// use fpuswitch::{Component, Rfbm, Value, registers::{HostRegs, Image, Program, RegisterFile}};
+/// let Ok(mut regs) = HostRegs::new() else { return }; // not x86-64 Linux
+/// let value = Value::new(7).unwrap();
+/// regs.run(Program::Fill(Component::SSE, value));
+/// let mut image = regs.new_image();
+/// regs.save(Rfbm::ALL, &mut image);
+/// assert_eq!(image.get(Component::SSE), value);
+/// ```
+#[derive(Clone, Debug)]
+pub struct HostRegs {
+    parked: ParkedRegs,
+    pkru: Pkru,
+    layout: Layout,
+    save_instruction: SaveInstruction,
+}
+
+impl HostRegs {
+    /// Registers as after reset. They are saved with XSAVEC where the CPU has it, else with XSAVE, else with
+    /// FXSAVE.
+    ///
+    /// # Errors
+    /// [`HostError`] off x86-64 Linux, and where the SIGSEGV handler cannot be installed.
+    pub fn new() -> Result<Self, HostError> {
+        let features = Features::detect()?;
+        let parked = ParkedRegs::new(features)?;
+        let layout = Self::layout_with_xsave(features);
+        Ok(Self { parked, pkru: Pkru(0), save_instruction: SaveInstruction::best(&layout), layout })
+    }
+
+    /// The same registers, saved with another instruction from now on. XSAVEOPT is used on an image only if nothing but
+    /// saves has written it ([`XsaveImage::is_edited`]), XSAVE otherwise. With FXSAVE, only x87 and SSE count as
+    /// enabled.
+    ///
+    /// # Errors
+    /// [`Unsupported`] if the CPU lacks it.
+    pub fn with_save_instruction(mut self, instruction: SaveInstruction) -> Result<Self, Unsupported> {
+        let features = self.parked.features();
+        if !instruction.is_on(features.layout()) {
+            return Err(Unsupported(instruction.name()));
+        }
+        self.layout = match instruction {
+            SaveInstruction::Fxsave => Layout::fxsave_only().with_mxcsr_mask(features.layout().mxcsr_mask()),
+            _ => Self::layout_with_xsave(features),
+        };
+        self.save_instruction = instruction;
+        Ok(self)
+    }
+
+    /// What is parked, and a place for PKRU in images, which is never restored from there.
+    fn layout_with_xsave(features: Features) -> Layout {
+        features.host_layout().restricted_to(features.enabled().with(Component::PKRU))
+    }
+
+    /// The instruction that saves.
+    pub fn save_instruction(&self) -> SaveInstruction {
+        self.save_instruction
+    }
+
+    /// The layout of the images: everything of XCR0 but tiles and what this crate does not know. It says what CPU
+    /// this is: an image with other components is refused, even if the host would take it.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Reads a component back with the moves that a program would use (VMOVUPS, KMOVQ, FSTP and so on), not with
+    /// a save. Shapes: [`Area`].
+    ///
+    /// # Errors
+    /// [`Unsupported`] if it is not enabled.
+    pub fn read_back(&self, component: Component) -> Result<Vec<u8>, Unsupported> {
+        let size = self.parked.features().component_bytes(component).ok_or(NOT_ENABLED)?;
+        let mut bytes = std::vec![0; size];
+        self.parked.read(component, &mut bytes).map_err(|_| NOT_ENABLED)?;
+        Ok(bytes)
+    }
+
+    fn standard(&self) -> Format {
+        if self.save_instruction == SaveInstruction::Fxsave { Format::Fxsave } else { Format::Standard }
+    }
+
+    fn restore_op(&self) -> RestoreOp {
+        if self.save_instruction == SaveInstruction::Fxsave { RestoreOp::Fxrstor } else { RestoreOp::Xrstor }
+    }
+
+    /// The parked registers as an image.
+    fn parked(&self) -> Area<&[u8]> {
+        Area::over(self.parked.image(), self.parked.features().layout()).expect("a parked image has a header")
+    }
+
+    /// What the program asks of a component that is enabled.
+    fn fill(&mut self, component: Component, value: Value) {
+        if let Some(size) = self.parked.features().component_bytes(component)
+            && self.layout.enabled().contains(component)
+        {
+            let written = match value {
+                Value::INITIAL => self.parked.clear(component),
+                _ => self.parked.write(component, &pattern::bytes(component, size, value)),
+            };
+            debug_assert_eq!(written, Ok(()), "patterns are values that the CPU takes");
+        }
+    }
+}
+
+const NOT_ENABLED: Unsupported = Unsupported("a component that is not enabled");
+
+/// What a restore that did not happen means to the protocol.
+fn fault(error: OpError) -> Fault {
+    match error {
+        OpError::Fault(HardwareFault::Page { .. }) => Fault::Page,
+        OpError::Fault(HardwareFault::GeneralProtection | HardwareFault::Other(_)) => {
+            Fault::GeneralProtection
+        }
+        // An image whose header claims more than it has: refused without a try, which would read beyond it.
+        OpError::TooShort { .. } => Fault::GeneralProtection,
+        OpError::Missing(_) => Fault::InvalidOpcode,
+    }
+}
+
+impl PartialEq for HostRegs {
+    fn eq(&self, other: &Self) -> bool {
+        self.pkru == other.pkru && self.parked().same_values(&other.parked())
+    }
+}
+
+impl Eq for HostRegs {}
+
+impl Hash for HostRegs {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.pkru.hash(state);
+        image::hash_values(&self.parked(), state);
+    }
+}
+
+impl RegisterFile for HostRegs {
+    type Image = XsaveImage;
+    type Frame = HostFrame;
+
+    fn enabled(&self) -> ComponentSet {
+        let enabled = self.layout.enabled();
+        if self.parked.features().has_pkru() { enabled.with(Component::PKRU) } else { enabled }
+    }
+
+    fn new_image(&self) -> XsaveImage {
+        XsaveImage::new(&self.layout, self.save_instruction.format())
+    }
+
+    fn new_frame(&self) -> HostFrame {
+        HostFrame::new(self, HostFrame::HEADER_END)
+    }
+
+    fn reset(&mut self) {
+        self.parked.reset();
+        self.set_pkru(Pkru(0));
+    }
+
+    fn save(&self, rfbm: Rfbm, image: &mut XsaveImage) {
+        let saved = rfbm.of(self.layout.enabled());
+        let instruction = match self.save_instruction {
+            SaveInstruction::Xsaveopt if image.is_edited() => SaveInstruction::Xsave,
+            instruction => instruction,
+        };
+        if let Some(area) = image.for_save(&self.layout, self.save_instruction.format(), saved) {
+            self.save_to(instruction, Rfbm::new(saved), area);
+        } else {
+            let mut own = OwnedArea::initial(&self.layout, self.save_instruction.format());
+            self.save_to(instruction, Rfbm::new(saved), &mut own);
+            image.take(saved, &own);
+        }
+    }
+
+    fn restore(&mut self, rfbm: Rfbm, image: &XsaveImage) -> Result<(), Fault> {
+        let restored = rfbm.of(self.layout.enabled());
+        if self.standard() == Format::Fxsave && !self.is_whole(restored) {
+            return self.restore_part(restored, image.area());
+        }
+        self.parked.restore(self.restore_op(), Rfbm::new(restored), image.area().bytes()).map_err(fault)?;
+        self.refuse_foreign(image.area())
+    }
+
+    /// By XRSTOR from an image in the standard format whose XSTATE_BV is zero: MXCSR is loaded with AVX, too.
+    fn restore_initial(&mut self, rfbm: Rfbm) {
+        let initial = XsaveImage::new(&self.layout, self.standard());
+        let restored = self.restore(rfbm, &initial);
+        debug_assert_eq!(restored, Ok(()), "the initial configuration is accepted");
+    }
+
+    fn save_user(&self, rfbm: Rfbm, frame: &mut HostFrame) -> Result<(), Fault> {
+        let saved = rfbm.of(self.layout.enabled());
+        if !self.is_whole(saved) {
+            // What is not saved stays, as in an image.
+            frame.if_present()?;
+            let mut own = self.new_image();
+            self.save(rfbm, &mut own);
+            frame.with_area(|area| image::copy(saved, own.area(), area));
+            return Ok(());
+        }
+        // The instruction does not write the reserved bytes (Linux: the clear_user in xsave_to_user_sigframe).
+        frame.with_area(|area| area.clear_header());
+        // Linux uses XSAVE for frames, whatever it uses otherwise.
+        let instruction = match self.save_instruction {
+            SaveInstruction::Fxsave => SaveInstruction::Fxsave,
+            _ => SaveInstruction::Xsave,
+        };
+        self.parked.save(instruction, Rfbm::new(saved), &mut frame.mapping).map_err(fault)
+    }
+
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &HostFrame) -> Result<(), Fault> {
+        let restored = rfbm.of(self.layout.enabled());
+        if self.standard() == Format::Fxsave && !self.is_whole(restored) {
+            return frame.if_present().and_then(|()| self.restore_part(restored, &frame.image()));
+        }
+        self.parked.restore(self.restore_op(), Rfbm::new(restored), &frame.mapping).map_err(fault)?;
+        self.refuse_foreign(&frame.image())
+    }
+
+    fn in_use(&self) -> Result<ComponentSet, Unsupported> {
+        if !self.layout.features().contains(XsaveFeatures::XGETBV1) {
+            return Err(Unsupported("XGETBV(1)"));
+        }
+        let in_use = self.parked.in_use().map_err(|_| Unsupported("XGETBV(1)"))?;
+        Ok(in_use & self.layout.enabled())
+    }
+
+    fn get(&self, component: Component) -> Value {
+        let bytes = self.read_back(component);
+        bytes.map_or(Value::INITIAL, |bytes| pattern::value(component, &bytes))
+    }
+
+    fn pkru(&self) -> Option<Pkru> {
+        self.parked.features().has_pkru().then_some(self.pkru)
+    }
+
+    fn set_pkru(&mut self, pkru: Pkru) {
+        if let Some(read_back) = through_pkru(self.parked.features(), pkru.0) {
+            self.pkru = Pkru(read_back);
+        }
+    }
+
+    fn xfd(&self) -> Result<ComponentSet, Unsupported> {
+        Err(Unsupported("IA32_XFD, which only a kernel reaches,"))
+    }
+
+    fn run(&mut self, program: Program) {
+        match program {
+            Program::Fill(component, value) => self.fill(component, value),
+            Program::FillAll(value) => self.layout.enabled().iter().for_each(|c| self.fill(c, value)),
+            Program::Clear(component) => self.fill(component, Value::INITIAL),
+            Program::ChangeLane { register, lane: number, value } => {
+                if lane(register, number).is_some_and(|(c, _)| self.layout.enabled().contains(c)) {
+                    let changed = self.parked.change_lane(register, number, value);
+                    debug_assert_eq!(changed, Ok(()), "the component is enabled");
+                }
+            }
+            Program::Round(rounding) => self.parked.set_rounding(rounding),
+        }
+    }
+}
+
+impl HostRegs {
+    /// Whether these are all components but PKRU.
+    fn is_whole(&self, components: ComponentSet) -> bool {
+        components.with(Component::PKRU) == self.layout.enabled().with(Component::PKRU)
+    }
+
+    /// Restores a part where the instruction has no mask: by an image of what the registers hold, changed.
+    fn restore_part<B: AsRef<[u8]>>(
+        &mut self,
+        components: ComponentSet,
+        from: &Area<B>,
+    ) -> Result<(), Fault> {
+        if image::refusal(from).is_some() {
+            return Err(Fault::GeneralProtection);
+        }
+        let mut own = self.new_image();
+        self.save(Rfbm::ALL, &mut own);
+        own.take(components, from);
+        self.restore(Rfbm::ALL, &own)
+    }
+
+    /// Refuses an image that the host has taken because its XCR0 enables more than this CPU's.
+    fn refuse_foreign<B: AsRef<[u8]>>(&self, area: &Area<B>) -> Result<(), Fault> {
+        let claimed = area.xstate_bv().0 | area.xcomp_bv().components().bits();
+        let host = self.parked.features().host_layout().enabled().bits();
+        let foreign = claimed & host & !self.layout.enabled().bits();
+        if self.layout.has_xsave() && foreign != 0 { Err(Fault::GeneralProtection) } else { Ok(()) }
+    }
+
+    fn save_to(&self, instruction: SaveInstruction, rfbm: Rfbm, area: &mut OwnedArea) {
+        let saved = self.parked.save(instruction, rfbm, area.bytes_mut());
+        saved.expect("an area of this layout has room, and the instruction was looked for");
+    }
+}

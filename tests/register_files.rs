@@ -1,0 +1,135 @@
+//! The same events on different registers: what happens, what is refused, and what programs see is the same.
+
+mod support;
+
+use fpuswitch::{
+    Component, ComponentSet, Event, EventError, Pkru, Value,
+    fpu::{OwnerSlot, Policy, policy::Builtin},
+    machine::{Cpu, Outcome},
+    registers::{AbstractRegs, RegisterFile},
+};
+use proptest::prelude::*;
+use support::{
+    Broken, Checked, STEPS, Stopped, Wrong, any_event, cases, choice_lists, choices, fixed_choices,
+    policies::{FullLazy, Trap, answers, builtins},
+    random_on,
+    register_files::on_every_register_file,
+};
+
+proptest! {
+    #![proptest_config(cases(128))]
+
+    /// And every invariant holds on each, with what programs see.
+    #[test]
+    fn what_happens_does_not_depend_on_the_register_file(
+        builtin in builtins(), answers in answers(), list in choice_lists(STEPS),
+    ) {
+        on_every_register_file!(|regs| {
+            compare_with_abstract(regs, builtin, &list)?;
+            compare_with_abstract(regs, Trap, &list)?;
+            compare_with_abstract(regs, FullLazy, &list)?;
+            compare_with_abstract(regs, answers, &list)?;
+        });
+    }
+
+    /// With the events that are legal there: what only some register files have is used, too.
+    #[test]
+    fn every_register_file_keeps_every_invariant(answers in answers(), list in choice_lists(STEPS)) {
+        on_every_register_file!(|regs| {
+            random_on(regs, answers, &list)?;
+        });
+    }
+}
+
+/// Lets the same events happen on abstract registers and on registers like `regs`, those left out about a
+/// component that only one has. Returns the first difference in what happens, is refused or can be seen.
+fn compare_with_abstract<R: RegisterFile + Clone>(
+    regs: &R,
+    policy: impl Policy,
+    (cpus, raws): &(usize, Vec<u32>),
+) -> Result<(), Broken> {
+    let mut first = Checked::new(policy.clone(), *cpus);
+    let mut other = Checked::on(regs, policy, *cpus);
+    let both = AbstractRegs::default().enabled() & regs.enabled();
+    for raw in raws {
+        for choice in choices(*raw) {
+            let event = any_event(&first.machine, choice);
+            if component(event).is_some_and(|component| !both.contains(component)) {
+                continue;
+            }
+            let (expected, found) = (result(&mut first, event)?, result(&mut other, event)?);
+            if found != expected {
+                let what = format!("{event}: {found:?}, and on abstract registers {expected:?}");
+                return Err(other.broken(Wrong::Seen(what)));
+            }
+            if found.is_ok() {
+                let (seen, ought) = (visible(&other, both), visible(&first, both));
+                if seen != ought {
+                    let what = format!("{event} leaves {seen:?}, and on abstract registers {ought:?}");
+                    return Err(other.broken(Wrong::Seen(what)));
+                }
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The component that an event is about.
+fn component(event: Event) -> Option<Component> {
+    match event {
+        Event::Read(_, component) | Event::Write(_, component, _) | Event::UserWrite(_, component, _) => {
+            Some(component)
+        }
+        Event::UserPkru(..) => Some(Component::PKRU),
+        _ => None,
+    }
+}
+
+/// What became of an event. Values that may be anything are left out: a failed load leaves them behind.
+fn result<R: RegisterFile + Clone>(
+    checked: &mut Checked<impl Policy, R>,
+    event: Event,
+) -> Result<Result<Outcome, EventError>, Broken> {
+    match checked.apply(event) {
+        Ok(outcome) => match event {
+            Event::Read(task, _) if checked.is_returning(task) => Ok(Ok(Outcome { value: None, ..outcome })),
+            _ => Ok(Ok(outcome)),
+        },
+        Err(Stopped::Refused(error)) => Ok(Err(error)),
+        Err(Stopped::Broken(broken)) => Err(broken),
+    }
+}
+
+/// What each CPU claims, and of `components` what the program sees that runs user code there.
+fn visible<R: RegisterFile + Clone>(
+    checked: &Checked<impl Policy, R>,
+    components: ComponentSet,
+) -> Vec<(OwnerSlot, Vec<Value>, Option<Pkru>)> {
+    let of = |cpu: &Cpu<R>| {
+        let task = checked.spec.current(cpu.slot().cpu()).filter(|task| checked.in_user_mode(*task));
+        let seen = if task.is_some() && !cpu.slot().trap_armed() { components } else { ComponentSet::EMPTY };
+        let values = seen.without(Component::PKRU).iter().map(|component| cpu.regs().get(component));
+        let pkru = cpu.regs().pkru().filter(|_| components.contains(Component::PKRU));
+        (cpu.slot().clone(), values.collect(), pkru)
+    };
+    checked.machine.cpus().iter().map(of).collect()
+}
+
+/// Longer lists than the ones above, the same every time.
+#[test]
+fn hardware_does_what_abstract_registers_do() {
+    #[cfg(feature = "host")]
+    match fpuswitch::registers::HostRegs::new() {
+        Ok(regs) => {
+            for (seed, policy) in (0..40).flat_map(|seed| Builtin::ALL.map(|policy| (seed, policy))) {
+                let compared = compare_with_abstract(&regs, policy, &fixed_choices(seed, 200));
+                compared.unwrap_or_else(|broken| panic!("{}: {broken}", policy.name()));
+            }
+            println!("HARDWARE protocol-on-host: ran");
+        }
+        Err(why) => println!("HARDWARE protocol-on-host: SKIPPED: {why}"),
+    }
+    #[cfg(not(feature = "host"))]
+    println!("HARDWARE protocol-on-host: SKIPPED: built without the feature host");
+}
