@@ -1,8 +1,8 @@
-//! A debugger of forty lines: stops a child, prints its vector and x87 registers by name, changes two of them, and lets
-//! the child see for itself.
+//! A small debugger: stops a child with ptrace, prints its vector and x87 registers by name, changes two of them,
+//! and lets the child see for itself.
 //!
-//! `cargo run --example debugger`. The parent gets the child's image from ptrace as plain bytes (NT_X86_XSTATE); all it knows
-//! of them comes from `fpuswitch::xstate`, which needs no unsafe code and no operating system.
+//! `cargo run --example debugger`. The parent gets the child's image from ptrace as plain bytes (NT_X86_XSTATE); all
+//! it knows of them comes from `fpuswitch::xstate`, which has no unsafe code and asks no operating system.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,10 +26,7 @@ const NEW_FCW: u16 = 0x0f7f;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod debugger {
-    use fpuswitch::{
-        registers::HostCpu,
-        xstate::{Area, Layout, Register},
-    };
+    use fpuswitch::xstate::{Area, Layout, Register};
     use std::{error::Error, process::Command};
 
     pub(crate) fn main() -> Result<(), Box<dyn Error>> {
@@ -39,10 +36,10 @@ mod debugger {
         }
         let mut child = Command::new(std::env::current_exe()?).arg("child").spawn()?;
         let pid = child.id().cast_signed();
-        let layout = Layout::from_cpuid(&HostCpu::new()?)?;
 
         crate::ptrace::wait_until_stopped(pid)?;
         let mut bytes = crate::ptrace::registers(pid)?;
+        let layout = Layout::from_regset(&bytes)?;
         let mut area = Area::over(bytes.as_mut_slice(), &layout)?;
         println!(
             "The child has stopped. {} bytes, {:?}, {:?}:",

@@ -94,19 +94,34 @@ pub fn measure() -> Result<Vec<InstructionCost>, NotAvailable> {
     Ok(finish(arms, nothing))
 }
 
-/// A save with the best instruction and a restore in an ordinary process, in nanoseconds; `None` without
+/// XSAVEC and XRSTOR in an ordinary process, with two areas: a part of the table, in some 10 ms. `None` without
 /// XSAVEC.
-pub(crate) fn save_and_restore_ns() -> Option<(f64, f64)> {
+#[cfg(feature = "replay")]
+pub(crate) fn measure_save_and_restore() -> Option<Vec<InstructionCost>> {
     let features = Features::detect().ok()?;
     let (class, components) = ORDINARY;
     let registers = of_class(features, components).ok()?;
-    let arm = |op| Arm::new(&registers, op, "", class, AREAS[0]);
-    let costs = finish([arm(TimedOp::Xsavec)?, arm(TimedOp::Xrstor)?].into(), arm(TimedOp::Nothing));
-    match costs.as_slice() {
-        [save, restore] => Some((save.ns, restore.ns)),
-        _ => None,
-    }
+    let arm = |(op, name)| Arm::new(&registers, op, name, class, AREAS[0]);
+    let arms = OPS.into_iter().filter(|(_, name)| SAVE_AND_RESTORE.contains(name)).map(arm);
+    Some(finish(arms.collect::<Option<_>>()?, Arm::new(&registers, TimedOp::Nothing, "", "", AREAS[0])))
 }
+
+/// What a save and a restore cost by the table: XSAVEC and XRSTOR in an ordinary process, with two areas.
+#[cfg(feature = "replay")]
+pub(crate) fn save_and_restore_ns(table: &[InstructionCost]) -> Option<[f64; 2]> {
+    let ns = |name| {
+        let row = |cost: &&InstructionCost| {
+            (cost.instruction, cost.class, cost.areas) == (name, ORDINARY.0, AREAS[0])
+        };
+        table.iter().find(row).map(|cost| cost.ns)
+    };
+    let [save, restore] = SAVE_AND_RESTORE.map(ns);
+    Some([save?, restore?])
+}
+
+/// The instructions that replay reckons with.
+#[cfg(feature = "replay")]
+const SAVE_AND_RESTORE: [&str; 2] = ["XSAVEC", "XRSTOR"];
 
 /// Registers with something in those of `components` that are enabled, and in no others: a restore leaves XINUSE as
 /// XSTATE_BV says, where moves would mark more.
@@ -151,14 +166,25 @@ impl Arm {
 
 /// Runs them all in turns.
 fn finish(mut arms: Vec<Arm>, mut nothing: Option<Arm>) -> Vec<InstructionCost> {
-    // One block more than is kept: the first finds cold caches.
-    for _ in 0..=BLOCKS {
-        arms.iter_mut().chain(&mut nothing).for_each(Arm::block);
+    for turn in 0..=BLOCKS {
+        for arm in arms.iter_mut().chain(&mut nothing) {
+            arm.block();
+            // The first block finds cold caches.
+            if turn == 0 {
+                arm.blocks.clear();
+            }
+        }
     }
     let around = nothing.map_or(0.0, |mut arm| median(&mut arm.blocks));
-    let mut costs: Vec<_> = arms
+    table(arms.into_iter().map(|arm| (arm.cost, arm.blocks)).collect(), around)
+}
+
+/// The table of what was measured: `around` is what a round takes without an instruction in it.
+fn table(measured: Vec<(InstructionCost, Vec<f64>)>, around: f64) -> Vec<InstructionCost> {
+    let net = |blocks: &mut [f64]| (median(blocks) - around).max(0.0);
+    let mut costs: Vec<_> = measured
         .into_iter()
-        .map(|mut arm| InstructionCost { ns: (median(&mut arm.blocks) - around).max(0.0), ..arm.cost })
+        .map(|(cost, mut blocks)| InstructionCost { ns: net(&mut blocks), ..cost })
         .collect();
     let saves_and_restores = costs.iter().filter(|cost| !cost.class.is_empty());
     let cheapest = saves_and_restores.map(|cost| cost.ns).fold(f64::INFINITY, f64::min);
@@ -172,4 +198,55 @@ fn finish(mut arms: Vec<Arm>, mut nothing: Option<Arm>) -> Vec<InstructionCost> 
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cost(class: &'static str) -> InstructionCost {
+        InstructionCost { instruction: "XSAVE", class, in_use: None, areas: 2, ns: 0.0, ratio: 0.0 }
+    }
+
+    #[test]
+    fn a_row_is_its_median_less_the_loop_and_in_units_of_the_cheapest() {
+        let measured = std::vec![
+            (cost("SSE"), std::vec![900.0, 41.0, 2.0, 40.0, 42.0]),
+            (cost("AVX"), std::vec![21.0; 5]),
+            // Neither a save nor a restore: not what the others are held against.
+            (cost(""), std::vec![4.0; 5]),
+        ];
+        let costs = table(measured, 1.0);
+        assert_eq!(costs.iter().map(|cost| cost.ns).collect::<Vec<_>>(), [40.0, 20.0, 3.0]);
+        assert_eq!(costs.iter().map(|cost| cost.ratio).collect::<Vec<_>>(), [2.0, 1.0, 0.15]);
+        // A loop that took longer than the instruction in it, on a noisy machine.
+        assert_eq!(table(std::vec![(cost("SSE"), std::vec![3.0])], 5.0)[0].ns, 0.0);
+        assert_eq!(median(&mut []), 0.0);
+    }
+
+    #[test]
+    fn hardware_every_class_is_measured_with_few_and_with_many_areas() {
+        let costs = match measure() {
+            Ok(costs) => costs,
+            Err(error) => {
+                std::println!("HARDWARE costs: SKIPPED: {error}");
+                return;
+            }
+        };
+        for (class, components) in CLASSES {
+            let rows: Vec<_> = costs.iter().filter(|cost| cost.class == class).collect();
+            for areas in AREAS {
+                assert_eq!(rows.iter().filter(|cost| cost.areas == areas).count(), rows.len() / 2, "{class}");
+            }
+            // The classes are what they are called.
+            for in_use in rows.iter().filter_map(|cost| cost.in_use) {
+                let enabled = Features::detect().expect("measured").enabled();
+                let expected: ComponentSet = components.iter().copied().collect();
+                assert!((expected & enabled).is_subset_of(ComponentSet::from_bits(in_use)), "{class}");
+            }
+        }
+        let saves_and_restores = costs.iter().filter(|cost| !cost.class.is_empty());
+        assert_eq!(saves_and_restores.map(|cost| cost.ratio).fold(f64::INFINITY, f64::min), 1.0);
+        std::println!("HARDWARE costs: ran");
+    }
 }

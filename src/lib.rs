@@ -3,7 +3,9 @@
 //! Tasks, per-CPU owner slots and the images in memory; several switching policies on one protocol; an
 //! independent reference model beside them; and recordings of the real Linux kernel to hold them against.
 //!
-//! Start with [`machine`], which is driven by [`Event`]s, or with [`fpu`], the protocol itself.
+//! Start with [`machine`], which is driven by [`Event`]s, or with [`fpu`], the protocol itself. [`registers`] has what
+//! it runs on: small numbers, the XSAVE feature set in software, or the real registers of the host. [`xstate`] stands
+//! alone: XSAVE images as debuggers and sandboxes hold them, without unsafe code.
 //!
 //! ```
 //! use fpuswitch::{CpuId, EntryKind, Event, KernelContext, TaskId};
@@ -31,9 +33,11 @@
 //! ```
 //!
 //! # Features
-//! - `replay` (default): read ftrace recordings, and compare. Needs `std`.
+//! - `replay` (default): read ftrace recordings, and compare. Needs `host`.
+//! - `host`: the real registers of an x86-64 Linux host, and what its instructions cost. Needs `std`.
 //! - `cli`: the `fpuswitch` binary.
-//! - `std`: implied by the features that need it. Without it the crate is `no_std` + `alloc`.
+//! - `std`: implied by the features that need it. Without any (`default-features = false`) the crate is `no_std` +
+//!   `alloc`, and needs `thiserror` and `bitflags`.
 #![no_std]
 
 extern crate alloc;

@@ -11,7 +11,7 @@ use fpuswitch::{
     registers::{
         AbstractRegs, Fault, Frame, Image, MemoryOperand, Program, RegisterFile, SoftRegs, XsaveImage,
     },
-    xstate::{Format, Layout, Rounding, SaveInstruction},
+    xstate::{AlignedBytes, Area, Format, Layout, Rounding, SaveInstruction},
 };
 use soft::{area_for, at, filled, instructions};
 
@@ -273,9 +273,11 @@ fn another_cpus_image_is_carried_over() {
     assert_eq!(regs.get(Component::AVX), A);
     assert_eq!(regs.get(Component::OPMASK), Value::INITIAL);
     regs.run(Program::Fill(Component::AVX, B));
+    // A save makes it an image of this CPU: nothing is left out for which there was no room.
+    regs.run(Program::Fill(Component::OPMASK, A));
     regs.save(Rfbm::ALL, &mut image);
-    assert_eq!(image.get(Component::AVX), B);
-    assert_eq!(image.area().layout(), amd.layout());
+    assert_eq!((image.get(Component::AVX), image.get(Component::OPMASK)), (B, A));
+    assert_eq!(image.area().layout(), intel.layout());
     // There is no room for opmask on the other CPU.
     let mut image = intel.new_image();
     filled(&intel, A).save(Rfbm::ALL, &mut image);
@@ -292,7 +294,21 @@ fn another_cpus_image_is_carried_over() {
     filled(&amd, B).save(Rfbm::ALL, &mut image);
     let mut regs = filled(&amd, A);
     regs.restore(Rfbm::ALL, &image).unwrap();
-    assert_eq!((regs.get(Component::SSE), regs.get(Component::AVX)), (B, Value::INITIAL));
+    assert_eq!((regs.get(Component::SSE), regs.get(Component::AVX)), (B, B));
+    // So does one that was replaced by an area that is too short.
+    let mut image = amd.new_image();
+    *image.area_mut() = Area::over(AlignedBytes::zeroed(576), amd.layout()).unwrap();
+    filled(&amd, B).save(Rfbm::ALL, &mut image);
+    assert_eq!((image.get(Component::SSE), image.get(Component::AVX)), (B, B));
+    // And a frame that another CPU has made.
+    let mut frame = amd.new_frame();
+    filled(&intel, A).save_user(Rfbm::ALL, &mut frame).unwrap();
+    let mut back = intel.clone();
+    back.restore_user(Rfbm::ALL, &frame).unwrap();
+    assert_eq!((back.get(Component::AVX), back.get(Component::OPMASK)), (A, A));
+    frame = amd.new_frame();
+    frame.change(FrameChange::Absent);
+    assert_eq!(intel.save_user(Rfbm::ALL, &mut frame), Err(Fault::Page));
     // Of an absent frame nothing can be carried over.
     let mut frame = intel.new_frame();
     frame.change(FrameChange::Absent);

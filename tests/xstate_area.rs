@@ -313,3 +313,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_value_that_is_cut_off_is_not_known() {
+    let layout = cpu("zen3");
+    let mut whole = Area::initial(&layout, Format::Standard);
+    whole.set_component(Component::AVX, &[7; 256]).unwrap();
+    let cut = |bytes: &[u8]| Area::over(bytes[..600].to_vec(), &layout).unwrap();
+    let truncated = cut(whole.bytes());
+    assert!(truncated.same_values(&truncated));
+    assert!(!truncated.same_values(&whole));
+    assert!(!truncated.same_values(&Area::initial(&layout, Format::Standard)));
+    whole.set_component(Component::AVX, &[8; 256]).unwrap();
+    assert!(!truncated.same_values(&cut(whole.bytes())));
+    // Where the bit is clear, nothing is cut off.
+    let initial = Area::initial(&layout, Format::Standard);
+    assert!(cut(initial.bytes()).same_values(&initial));
+}

@@ -5,7 +5,7 @@ mod cpus;
 use cpus::{any_bytes, any_format, any_image, cases, cpu, has_format, layouts};
 use fpuswitch::{
     Component, ComponentSet, Rfbm,
-    xstate::{Area, Format, Layout, OwnedArea, Refusal, XcompBv, XstateBv},
+    xstate::{Area, Format, Layout, OwnedArea, Refusal, XcompBv, XsaveFeatures, XstateBv},
 };
 use proptest::prelude::*;
 
@@ -326,6 +326,116 @@ proptest! {
             prop_assert!(format != Format::Compacted && has_format(&layout, format));
             let checked = area.check(format, rfbm(mask));
             prop_assert!(matches!(checked, Ok(()) | Err(Refusal::BeyondEnd { .. })), "{:?}", checked);
+        }
+    }
+}
+
+/// The reason, worked out from the raw bytes by the text of the manual (volume 1, sections 13.8.1 and 13.8.2),
+/// without anything of the crate.
+fn reason_by_the_manual(
+    bytes: &[u8],
+    xcr0: u64,
+    has_xsavec: bool,
+    mask: u32,
+    rfbm: u64,
+) -> Option<&'static str> {
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let mxcsr = u32::from_le_bytes(bytes[24..28].try_into().unwrap());
+    let (xstate_bv, xcomp_bv, rfbm) = (word(512), word(520), rfbm & xcr0);
+    let is_zero = |from: usize, to: usize| bytes[from..to].iter().all(|byte| *byte == 0);
+    let refused = if xcomp_bv >> 63 == 0 {
+        [
+            (xstate_bv & !xcr0 != 0, "XSTATE_BV"),
+            (xcomp_bv != 0, "XCOMP_BV"),
+            (!is_zero(528, 536), "reserved"),
+            (rfbm & 0b110 != 0 && mxcsr & !mask != 0, "MXCSR"),
+        ]
+        .to_vec()
+    } else {
+        let places = xcomp_bv & !(1 << 63);
+        [
+            (!has_xsavec, "no XSAVEC"),
+            (places & !xcr0 != 0, "XCOMP_BV"),
+            (xstate_bv & !places != 0, "XSTATE_BV"),
+            (!is_zero(528, 576), "reserved"),
+            (rfbm & xstate_bv & 0b10 != 0 && mxcsr & !mask != 0, "MXCSR"),
+        ]
+        .to_vec()
+    };
+    refused.into_iter().find(|(is_so, _)| *is_so).map(|(_, reason)| reason)
+}
+
+fn name(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::NoXsavec(_) => "no XSAVEC",
+        Refusal::NotEnabled { .. } | Refusal::NoPlace { .. } => "XSTATE_BV",
+        Refusal::XcompBv(_) | Refusal::PlaceNotEnabled { .. } => "XCOMP_BV",
+        Refusal::Reserved { .. } => "reserved",
+        Refusal::Mxcsr { .. } => "MXCSR",
+        other => panic!("{other}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(4096))]
+
+    #[test]
+    fn reasons_are_those_of_the_manual(
+        image in any_image(),
+        bits in [0..70_u32, 0..70_u32],
+        at in 16..64_usize,
+        mxcsr in any::<u32>(),
+        damage in 0..64_u32,
+        mask in any::<u64>(),
+    ) {
+        let mut image = image;
+        let layout = image.layout().clone();
+        if image.format() == Format::Fxsave {
+            return Ok(());
+        }
+        let flipped = |word: u64, bit: u32| if bit < 64 { word ^ 1 << bit } else { word };
+        if damage & 1 != 0 {
+            image.set_xstate_bv(XstateBv(flipped(image.xstate_bv().0, bits[0])));
+        }
+        if damage & 6 == 2 {
+            image.set_xcomp_bv(XcompBv(flipped(image.xcomp_bv().0, bits[1])));
+        }
+        if damage & 24 == 8 {
+            image.reserved_header_bytes_mut()[at - 16] = 1;
+        }
+        if damage & 32 != 0 {
+            image.legacy_mut().set_mxcsr(mxcsr >> (mask % 20));
+        }
+        let has_xsavec = layout.features().contains(XsaveFeatures::XSAVEC);
+        let expected =
+            reason_by_the_manual(image.bytes(), layout.enabled().bits(), has_xsavec, layout.mxcsr_mask(), mask);
+        let found = match image.check(image.format(), rfbm(mask)) {
+            Err(Refusal::BeyondEnd { .. }) => None,
+            other => other.err().map(name),
+        };
+        prop_assert_eq!(found, expected);
+    }
+
+    /// Whatever is written to an image that a restore takes, it takes afterwards, but for an MXCSR that is no good.
+    #[test]
+    fn writing_keeps_an_image_acceptable(image in any_image(), places in any::<u64>(), component in 0..20_u8) {
+        let mut image = image;
+        if image.format() == Format::Compacted {
+            image.set_xcomp_bv(XcompBv(image.xcomp_bv().0 & (places | 1 << 63)));
+            image.set_xstate_bv(XstateBv(image.xstate_bv().0 & image.xcomp_bv().0));
+        }
+        let accepted = |image: &OwnedArea| image.check(image.format(), Rfbm::ALL);
+        if accepted(&image).is_err() {
+            return Ok(());
+        }
+        let component = Component::new(component).unwrap();
+        let mut written = image.clone();
+        let Ok(value) = written.component(component).map(|value| value.into_owned()) else { return Ok(()) };
+        if written.set_component(component, &value).is_ok() {
+            prop_assert_eq!(accepted(&written), Ok(()), "set {}", component);
+        }
+        if image.set_initial(component).is_ok() {
+            prop_assert_eq!(accepted(&image), Ok(()), "initial {}", component);
         }
     }
 }

@@ -33,8 +33,8 @@ const LAYOUTS: &[(&str, u64, usize, usize, &[Row])] = &[
     ("qemu-epyc-milan", 0x207, 2696, 840, &[(2, 576, 576), (9, 2688, 832)]),
     ("qemu-skylake-client", 7, 832, 832, &[(2, 576, 576)]),
     ("qemu-haswell", 7, 832, 832, &[(2, 576, 576)]),
-    ("qemu-nehalem", 3, 512, 576, &[]),
-    ("qemu-core2duo", 3, 512, 576, &[]),
+    ("qemu-nehalem", 3, 512, 512, &[]),
+    ("qemu-core2duo", 3, 512, 512, &[]),
     (
         "skylake-sp",
         0x2ff,
@@ -171,13 +171,24 @@ fn bad_descriptions_are_refused_by_name() {
         offset_bytes,
         size_bytes,
     };
-    let rows: [(&str, &str, LayoutError); 12] = [
+    let not_described = |component, xcr0| LayoutError::NotDescribed { component, xcr0 };
+    let supervisor = LayoutError::Supervisor { component: Component::AVX, xcr0: 7 };
+    let small = LayoutError::Size { component: Component::AVX, needed_bytes: 256, found_bytes: 255 };
+    let overlap = LayoutError::Overlap {
+        first: Component::AVX,
+        end_bytes: 832,
+        second: Component::BNDREGS,
+        offset_bytes: 831,
+    };
+    let rows: [(&str, &str, LayoutError); 14] = [
         ("edx=0x07000000", "edx=0x06000000", LayoutError::NoFxsave),
         ("XCR0: 0x7", "XCR0: 0x6", LayoutError::NoX87(6)),
         ("XCR0: 0x7", "XCR0: 0x8000000000000007", LayoutError::Xcr0(1 << 63 | 7)),
-        ("XCR0: 0x7", "XCR0: 0x17", LayoutError::NotDescribed(Component::BNDCSR)),
-        (avx, "", LayoutError::NotDescribed(Component::AVX)),
-        ("ebx=0x00000240 ecx=0x00000000", "ebx=0x00000240 ecx=1", LayoutError::Supervisor(Component::AVX)),
+        ("XCR0: 0x7", "XCR0: 0x17", not_described(Component::BNDCSR, 0x17)),
+        (avx, "", not_described(Component::AVX, 7)),
+        ("ebx=0x00000240 ecx=0x00000000", "ebx=0x00000240 ecx=1", supervisor),
+        ("eax=0x00000100", "eax=0x000000ff", small),
+        ("ebx=0x00000340 ecx", "ebx=0xffffffff ecx", LayoutError::TooLarge { given_bytes: u32::MAX }),
         ("ebx=0x00000240", "ebx=0x0000023f", out(0x23f, 0x100)),
         ("ebx=0x00000240", "ebx=0x00100000", out(0x10_0000, 0x100)),
         ("ebx=0x00000240", "ebx=0xffffff80", out(0xffff_ff80, 0x100)),
@@ -187,11 +198,7 @@ fn bad_descriptions_are_refused_by_name() {
             "ebx=0x0000033f ecx=0x00000340",
             LayoutError::TooSmall { given_bytes: 831, needed_bytes: 832 },
         ),
-        (
-            "XCR0: 0x7",
-            "0x0000000d 0x03: eax=0x40 ebx=0x33f ecx=0 edx=0\nXCR0: 0xf",
-            LayoutError::Overlap { first: Component::AVX, second: Component::BNDREGS },
-        ),
+        ("XCR0: 0x7", "0x0000000d 0x03: eax=0x40 ebx=0x33f ecx=0 edx=0\nXCR0: 0xf", overlap),
     ];
     for (from, to, expected) in rows {
         let text = haswell.replace(from, to);
@@ -277,7 +284,12 @@ fn bad_notes_are_refused_by_entry() {
     assert_eq!(Layout::from_note(&twice), Err(LayoutError::NoteComponent { entry: 1, number: 2 }));
     let mut overlapping = good.clone();
     overlapping[24..28].copy_from_slice(&831_u32.to_le_bytes());
-    let overlap = LayoutError::Overlap { first: Component::AVX, second: Component::PKRU };
+    let overlap = LayoutError::Overlap {
+        first: Component::AVX,
+        end_bytes: 832,
+        second: Component::PKRU,
+        offset_bytes: 831,
+    };
     assert_eq!(Layout::from_note(&overlapping), Err(overlap));
 }
 
@@ -383,4 +395,33 @@ fn an_area_never_has_room_for_less_than_the_layout_needs() {
             assert_eq!(area.bytes().len(), layout.size_bytes(format), "{name}");
         }
     }
+}
+
+#[test]
+fn without_xcr0_what_fits_counts_as_enabled() {
+    // AMX is listed, and off: EBX is for XCR0 = E7H.
+    let text = CPUS.iter().find(|(name, _)| *name == "emerald-rapids").unwrap().1;
+    let text = text.replace("XCR0: 0xe7", "").replace("eax=0x000000e7", "eax=0x000600e7");
+    let dump: CpuidDump = text.parse().unwrap();
+    assert!(!dump.has_xcr0());
+    assert_eq!(Layout::from_cpuid(&dump), Ok(cpu("emerald-rapids")));
+}
+
+#[test]
+fn amd_has_one_more_bit_of_mxcsr() {
+    let text = CPUS.iter().find(|(name, _)| *name == "zen4").unwrap().1;
+    let extended = "0x80000000 0x00: eax=0x80000001 ebx=0 ecx=0 edx=0\n";
+    let misaligned = "0x80000001 0x00: eax=0 ebx=0 ecx=0x80 edx=0\n";
+    assert_eq!(cpus::layout(text).mxcsr_mask(), 0xffff);
+    assert_eq!(cpus::layout(&format!("{extended}{text}")).mxcsr_mask(), 0xffff);
+    assert_eq!(cpus::layout(&format!("{extended}{misaligned}{text}")).mxcsr_mask(), 0x2_ffff);
+    // The leaf is above the maximum.
+    assert_eq!(cpus::layout(&format!("{misaligned}{text}")).mxcsr_mask(), 0xffff);
+}
+
+#[test]
+fn a_signal_frame_is_no_register_set() {
+    let mut frame = regset(0, 836);
+    frame[464..468].copy_from_slice(b"SXPF");
+    assert_eq!(Layout::from_regset(&frame), Err(LayoutError::SignalFrame));
 }

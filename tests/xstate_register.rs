@@ -182,11 +182,6 @@ fn a_register_without_a_place_is_refused_by_component() {
             assert_eq!(area.register(register(name)), Err(AreaError::NoPlace(component)), "{name}");
         }
     }
-    // A description in which a component is too small for its registers.
-    let text = cpus::CPUS.iter().find(|(name, _)| *name == "zen3").unwrap().1;
-    let small = cpus::layout(&text.replace("eax=0x00000008", "eax=0x00000002"));
-    let mut area = Area::initial(&small, Format::Standard);
-    assert_eq!(area.set_register(register("pkru"), &[1; 4]), Err(AreaError::NoPlace(Component::PKRU)));
 }
 
 #[test]

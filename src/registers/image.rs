@@ -59,26 +59,47 @@ impl XsaveImage {
         self.edited
     }
 
-    /// The area for a save of `saved` in `format` by a CPU with `layout`, ready to be written: no instruction
-    /// writes the reserved bytes of the header, and XSAVE not even XCOMP_BV, so whatever is there would make
-    /// the next restore fault.
+    /// Whether a save of `saved` in `format` by a CPU with `layout` can go straight to the area: it has room, and
+    /// nothing in it is to be kept.
+    pub(super) fn takes_directly(&self, layout: &Layout, format: Format, saved: ComponentSet) -> bool {
+        self.is_of(layout, format) && layout.enabled().without(Component::PKRU).is_subset_of(saved)
+    }
+
+    fn is_of(&self, layout: &Layout, format: Format) -> bool {
+        let has_room = self.area.bytes().len() >= layout.size_bytes(format);
+        has_room && self.format == format && self.area.layout() == layout
+    }
+
+    /// Has the components `saved` saved in `format` by a CPU with `layout`: straight to the area, or by the way over
+    /// one of the CPU's own, so that what is not saved stays. The image of another CPU, or one in another form,
+    /// becomes this one's.
     ///
-    /// `None` if the save must take the way over an area of the CPU's own, with [`take`](Self::take): the image
-    /// is another CPU's or in another form, or would lose components that are not saved.
-    pub(super) fn for_save(
+    /// The header is cleared before: no instruction writes its reserved bytes, and XSAVE not even XCOMP_BV, so
+    /// that whatever is there would make the next restore fault.
+    pub(super) fn save(
         &mut self,
         layout: &Layout,
         format: Format,
         saved: ComponentSet,
-    ) -> Option<&mut OwnedArea> {
-        let kept = layout.enabled().without(Component::PKRU);
-        if self.area.layout() != layout || self.format != format || saved & kept != kept {
-            return None;
+        save: impl FnOnce(&mut OwnedArea),
+    ) {
+        if self.takes_directly(layout, format, saved) {
+            self.area.clear_header();
+            save(&mut self.area);
+            self.edited = false;
+            self.version = Version::default();
+            return;
         }
-        self.area.clear_header();
-        self.edited = false;
-        self.version = Version::default();
-        Some(&mut self.area)
+        let is_good = self.refusal().is_none();
+        if !is_good || !self.is_of(layout, format) {
+            let before = core::mem::replace(self, Self::new(layout, format));
+            if is_good {
+                self.take(layout.enabled(), &before.area);
+            }
+        }
+        let mut own = OwnedArea::initial(layout, format);
+        save(&mut own);
+        self.take(saved, &own);
     }
 
     pub(super) fn version(&self) -> &Version {
@@ -106,9 +127,8 @@ where
         if let Ok(value) = from.component(component) {
             // MXCSR has a value whatever the bit says.
             let in_image = from.xstate_bv().contains(component) || component == Component::SSE;
-            let copied =
-                if in_image { to.set_component(component, &value) } else { to.set_initial(component) };
-            debug_assert!(copied.is_ok() || !to.has_room_for(component));
+            // An error is that there is no place.
+            let _ = if in_image { to.set_component(component, &value) } else { to.set_initial(component) };
         }
     }
 }
@@ -142,7 +162,7 @@ pub(super) fn spoil<B: AsRef<[u8]> + AsMut<[u8]>>(area: &mut Area<B>) {
 
 /// Hashes what [`Area::same_values`] compares: areas with the same values give the same.
 pub(super) fn hash_values<B: AsRef<[u8]>, H: Hasher>(area: &Area<B>, state: &mut H) {
-    for component in area.layout().enabled().iter() {
+    for component in (area.layout().enabled() | ComponentSet::LEGACY).iter() {
         // No place counts as the initial value, which therefore must not be hashed either.
         if let Ok(value) = area.component(component)
             && pattern::value(component, &value) != Value::INITIAL

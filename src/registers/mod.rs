@@ -1,7 +1,8 @@
 //! The seam between mechanism and hardware: what the protocol needs of a CPU's registers.
 //!
 //! The protocol in [`fpu`](crate::fpu) and the simulated [`machine`](crate::machine) know these traits and
-//! no implementation. [`AbstractRegs`] keeps a small number a component, [`SoftRegs`] all the bytes.
+//! no implementation. There are three: [`AbstractRegs`] keeps a small number a component, [`SoftRegs`] is the
+//! manual in software, with all the bytes, and `HostRegs` (feature `host`) runs the real instructions.
 
 mod r#abstract;
 #[cfg(feature = "host")]

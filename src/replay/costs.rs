@@ -2,7 +2,7 @@
 
 use crate::{
     CpuId, TaskId,
-    costs::{self, BLOCKS, TIMES},
+    costs::{self, BLOCKS, InstructionCost, TIMES},
     fpu::{Fpstate, OwnerSlot, TaskKind},
     registers::{AbstractRegs, RegisterFile},
 };
@@ -24,10 +24,16 @@ impl Costs {
     /// XSAVEC and XRSTOR in an ordinary process (XINUSE A2H) on an Emerald Rapids guest at 2.3 GHz.
     pub const TABLE: Self = Self { save_ns: 40.0, restore_ns: 43.0, check_ns: 1.3 };
 
-    /// Measures them on this host, in some 20 ms: XSAVEC and XRSTOR as in [`crate::costs`], in an ordinary
-    /// process, and the validity predicate. `None` where there is no XSAVEC.
+    /// Measures them on this host, in some 20 ms: those rows of [`crate::costs`] that [`of`](Self::of) takes. `None`
+    /// where there is no XSAVEC.
     pub fn measure() -> Option<Self> {
-        let (save_ns, restore_ns) = costs::save_and_restore_ns()?;
+        Self::of(&costs::measure_save_and_restore()?)
+    }
+
+    /// XSAVEC and XRSTOR in an ordinary process, by a table of [`costs::measure`], and the validity predicate,
+    /// which is measured here. `None` if they are not in it.
+    pub fn of(table: &[InstructionCost]) -> Option<Self> {
+        let [save_ns, restore_ns] = costs::save_and_restore_ns(table)?;
         let mut checks: Vec<f64> = (0..BLOCKS).map(|_| check_ns()).collect();
         Some(Self { save_ns, restore_ns, check_ns: costs::median(&mut checks) })
     }

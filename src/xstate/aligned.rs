@@ -15,8 +15,11 @@ pub struct AlignedBytes {
 
 impl AlignedBytes {
     /// `len` zeros.
+    ///
+    /// # Panics
+    /// If there is no memory for that many.
     pub fn zeroed(len: usize) -> Self {
-        let room = vec![0; len + ALIGNMENT - 1];
+        let room = vec![0; len.saturating_add(ALIGNMENT - 1)];
         // The vector is never made longer, so its bytes stay where they are. `align_offset` may decline to
         // answer in constant evaluation only.
         let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT - 1);

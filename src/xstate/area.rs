@@ -248,21 +248,31 @@ impl<B: AsRef<[u8]>> Area<B> {
     }
 
     /// Whether every enabled component has the same value in both, whatever the formats and the bits of
-    /// XSTATE_BV. What has no place in one of them counts as its initial value there.
+    /// XSTATE_BV. What has no place in one of them counts as its initial value there; what is cut off in one is
+    /// the same only if all bytes are.
     pub fn same_values<C: AsRef<[u8]>>(&self, other: &Area<C>) -> bool {
-        let legacy = ComponentSet::EMPTY.with(Component::X87).with(Component::SSE);
-        let both = legacy.bits() | self.layout.enabled().bits() | other.layout.enabled().bits();
+        let both = ComponentSet::LEGACY | self.layout.enabled() | other.layout.enabled();
         let is_initial = |component, value: &[u8]| value == initial_value(component, value.len());
-        ComponentSet::from_bits(both).iter().all(|component| {
-            match (self.component(component), other.component(component)) {
-                // Of a component whose size differs, the initial values are the same all the same.
-                (Ok(ours), Ok(theirs)) => {
-                    ours == theirs || is_initial(component, &ours) && is_initial(component, &theirs)
-                }
-                (Ok(value), Err(_)) | (Err(_), Ok(value)) => is_initial(component, &value),
-                (Err(_), Err(_)) => true,
+        both.iter().all(|component| match (self.held(component), other.held(component)) {
+            // Of a component whose size differs, the initial values are the same all the same.
+            (Ok(Some(ours)), Ok(Some(theirs))) => {
+                ours == theirs || is_initial(component, &ours) && is_initial(component, &theirs)
             }
+            (Ok(Some(value)), Ok(None)) | (Ok(None), Ok(Some(value))) => is_initial(component, &value),
+            (Ok(None), Ok(None)) => true,
+            // Cut off: the value is not known.
+            (Err(_), _) | (_, Err(_)) => self.bytes() == other.bytes(),
         })
+    }
+
+    /// The value of a component; `None` if it has no place, or is cut off where nothing is.
+    fn held(&self, component: Component) -> Result<Option<Cow<'_, [u8]>>, AreaError> {
+        match self.component(component) {
+            Ok(value) => Ok(Some(value)),
+            Err(AreaError::NoPlace(_)) => Ok(None),
+            Err(_) if !self.xstate_bv().contains(component) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -355,11 +365,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Area<B> {
             }
         }
         self.set_xstate_bv(XstateBv(self.xstate_bv().0 | 1 << component.number()));
+        // The legacy region is always there, but XRSTOR wants XCOMP_BV to say so. No offset depends on it.
+        if self.format() == Format::Compacted && ComponentSet::LEGACY.contains(component) {
+            self.set_xcomp_bv(XcompBv(self.xcomp_bv().0 | 1 << component.number()));
+        }
         Ok(())
     }
 }
 
-/// A component in its initial configuration: zeros, but for FCW and MXCSR.
+/// A component in its initial configuration: zeros, but for FCW, MXCSR and two supervisor components.
 ///
 /// # Reference
 /// Intel SDM volume 1, section 13.6 "Processor Tracking of XSAVE-Managed State".
@@ -367,6 +381,19 @@ pub(crate) fn initial_value(component: Component, size: usize) -> Vec<u8> {
     match component {
         Component::X87 => legacy::initial_x87().into(),
         Component::SSE => legacy::initial_sse(INITIAL_MXCSR).into(),
-        _ => vec![0; size],
+        _ => {
+            let word = match component.number() {
+                HDC => 1,
+                HWP => 0x8000_ff01,
+                _ => 0_u64,
+            };
+            let mut value = vec![0; size];
+            value.iter_mut().zip(word.to_le_bytes()).for_each(|(byte, initial)| *byte = initial);
+            value
+        }
     }
 }
+
+/// Supervisor components whose initial configuration is not zero: IA32_PM_CTL1 and IA32_HWP_REQUEST.
+const HDC: u8 = 13;
+const HWP: u8 = 16;

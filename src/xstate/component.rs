@@ -86,11 +86,10 @@ impl FromStr for Component {
         if let Some((component, _)) = Self::NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(text)) {
             return Ok(*component);
         }
-        let number = text.strip_prefix("component").ok_or(UnknownComponent)?;
-        if !number.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(UnknownComponent);
-        }
-        number.parse().ok().and_then(Self::new).ok_or(UnknownComponent)
+        let lower = text.to_ascii_lowercase();
+        let number = lower.strip_prefix("component").ok_or(UnknownComponent)?;
+        let plain = number.bytes().all(|b| b.is_ascii_digit()) && (number == "0" || !number.starts_with('0'));
+        number.parse().ok().filter(|_| plain).and_then(Self::new).ok_or(UnknownComponent)
     }
 }
 
@@ -101,6 +100,8 @@ pub struct ComponentSet(u64);
 impl ComponentSet {
     /// No component.
     pub const EMPTY: Self = Self(0);
+    /// x87 and SSE, which the legacy region holds.
+    pub const LEGACY: Self = Self(3);
 
     /// The set with exactly these bits; bit 63 is dropped, it names no component.
     pub const fn from_bits(bits: u64) -> Self {
@@ -129,6 +130,16 @@ impl ComponentSet {
         self.0 & 1 << component.0 != 0
     }
 
+    /// Whether there is no component in it.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of these are in `other`.
+    pub const fn is_subset_of(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
     /// The components, by ascending number.
     pub fn iter(self) -> impl Iterator<Item = Component> {
         (0..63).map(Component).filter(move |c| self.contains(*c))
@@ -140,6 +151,29 @@ impl ops::BitAnd for ComponentSet {
 
     fn bitand(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+}
+
+impl ops::BitOr for ComponentSet {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl ops::Sub for ComponentSet {
+    type Output = Self;
+
+    /// Those that are not in `other`.
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl FromIterator<Component> for ComponentSet {
+    fn from_iter<I: IntoIterator<Item = Component>>(components: I) -> Self {
+        components.into_iter().fold(Self::EMPTY, Self::with)
     }
 }
 
@@ -161,7 +195,8 @@ mod tests {
         }
         assert_eq!("hi16_zmm".parse(), Ok(Component::HI16_ZMM));
         assert_eq!("component8".parse(), Ok(Component(8)));
-        for text in ["", "component", "component63", "component+8", "MMX"] {
+        assert_eq!("Component8".parse(), Ok(Component(8)));
+        for text in ["", "component", "component63", "component+8", "component08", "MMX"] {
             assert_eq!(text.parse::<Component>(), Err(UnknownComponent), "{text:?}");
         }
     }
@@ -172,5 +207,9 @@ mod tests {
         assert_eq!(set.bits(), 0x204);
         assert!(set.without(Component::AVX).iter().eq([Component::PKRU]));
         assert_eq!(ComponentSet::from_bits(1 << 63), ComponentSet::EMPTY);
+        let legacy: ComponentSet = [Component::SSE, Component::X87].into_iter().collect();
+        assert_eq!(legacy, ComponentSet::LEGACY);
+        assert_eq!(((legacy | set) - set, (legacy | set) & set), (legacy, set));
+        assert!(set.is_subset_of(legacy | set) && !set.is_subset_of(legacy) && (set - set).is_empty());
     }
 }

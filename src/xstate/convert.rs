@@ -107,7 +107,9 @@ impl<B: AsRef<[u8]>> Area<B> {
     fn carry(&self, component: Component, target: &mut OwnedArea) -> Result<(), ConvertError> {
         // SSE is asked for whatever XSTATE_BV says, and may be not enabled.
         let Ok(value) = self.component(component) else { return Ok(()) };
-        let is_initial = value == initial_value(component, value.len());
+        // What a supervisor component's initial configuration is, not every manual says: a set bit is a value.
+        let is_supervisor = self.layout().place(component).is_some_and(|place| place.is_supervisor);
+        let is_initial = !is_supervisor && value == initial_value(component, value.len());
         let in_image = self.xstate_bv().contains(component);
         let size = match target.size_of(component) {
             Ok(size) => size,

@@ -24,8 +24,8 @@ pub trait CpuidReader {
 
 /// CPUID of some machine, as text in the form of `cpuid -r`, and its XCR0.
 ///
-/// One line a sub-leaf; `XCR0:` has a line of its own, which the tool does not print. Without it, everything
-/// that sub-leaf 0 of leaf 0DH lists counts as enabled. Empty lines, what follows `#`, and the heading
+/// One line a sub-leaf; `XCR0:` has a line of its own, which the tool does not print. Without it, what sub-leaf 0
+/// of leaf 0DH lists counts as enabled as far as it fits into the size that it gives for XCR0. Empty lines, what follows `#`, and the heading
 /// `CPU 0:` are passed over; the second CPU and those behind it are not read. A leaf that has no line
 /// is all zero.
 ///
@@ -62,8 +62,14 @@ impl CpuidReader for CpuidDump {
     }
 
     fn xcr0(&self) -> u64 {
-        let listed = self.cpuid(0x0d, 0);
-        self.xcr0.unwrap_or(u64::from(listed.edx) << 32 | u64::from(listed.eax))
+        let all = self.cpuid(0x0d, 0);
+        let listed = u64::from(all.edx) << 32 | u64::from(all.eax);
+        let fits = |number: &u32| {
+            let place = self.cpuid(0x0d, *number);
+            *number < 2 || place.ebx.saturating_add(place.eax) <= all.ebx
+        };
+        let fitting = || (0..63).filter(fits).fold(0, |bits, number| bits | 1 << number);
+        self.xcr0.unwrap_or_else(|| listed & fitting())
     }
 }
 

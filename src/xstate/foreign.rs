@@ -44,6 +44,8 @@ const PUBLISHED: [&[(Component, u32, u32)]; 3] = [
 
 /// Where Linux puts XCR0 in a register set: the first of the bytes that the legacy region leaves to software.
 const XCR0_OFFSET: usize = 464;
+/// What is there in a signal frame instead (struct _fpx_sw_bytes, arch/x86/include/uapi/asm/sigcontext.h).
+const FP_XSTATE_MAGIC1: [u8; 4] = 0x4650_5853_u32.to_le_bytes();
 
 impl Layout {
     /// The layout that a core file's NT_X86_XSAVE_LAYOUT note (type 205H) describes: entries of four words
@@ -80,11 +82,15 @@ impl Layout {
     /// The layout of a bare register set (NT_X86_XSTATE) from an unknown machine: XCR0 is at byte 464, and of
     /// the published layouts the one counts whose areas with that XCR0 have just this size.
     ///
+    /// That the machine had XSAVEC, and which bits its MXCSR had, is assumed: the set has its own mask
+    /// ([`mxcsr_mask`](super::LegacyRegion::mxcsr_mask)), which is as good as where the set is from.
+    ///
     /// # Errors
-    /// [`LayoutError::Unknown`] when there is none, [`LayoutError::RegsetLength`] when it is too short.
+    /// [`LayoutError::Unknown`] when there is none, [`LayoutError::RegsetLength`] when it is too short,
+    /// [`LayoutError::SignalFrame`] for an image from a signal frame.
     ///
     /// # Reference
-    /// Linux: struct _fpx_sw_bytes and the comment at struct _xstate, arch/x86/include/uapi/asm/sigcontext.h.
+    /// Linux: struct user_xstateregs and USER_XSTATE_XCR0_WORD, arch/x86/include/asm/user.h.
     pub fn from_regset(bytes: &[u8]) -> Result<Self, LayoutError> {
         let size_bytes = bytes.len();
         if size_bytes == LEGACY_BYTES {
@@ -92,6 +98,9 @@ impl Layout {
         }
         if size_bytes < LEGACY_BYTES + 64 {
             return Err(LayoutError::RegsetLength(size_bytes));
+        }
+        if bytes[XCR0_OFFSET..].starts_with(&FP_XSTATE_MAGIC1) {
+            return Err(LayoutError::SignalFrame);
         }
         let xcr0 = bytes[XCR0_OFFSET..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         let candidates = PUBLISHED.iter().filter_map(|published| {

@@ -72,6 +72,22 @@ const DEFAULT_MXCSR_MASK: u32 = 0xffff;
 /// All but DAZ, which came later.
 const LEAST_MXCSR_MASK: u32 = 0xffbf;
 
+/// How many bytes the registers of a component take (Intel SDM volume 1, section 13.5 "XSAVE-Managed State").
+fn registers_bytes(component: Component) -> u32 {
+    match component {
+        Component::AVX => 16 * 16,
+        Component::BNDREGS => 4 * 16,
+        Component::BNDCSR => 2 * 8,
+        Component::OPMASK => 8 * 8,
+        Component::ZMM_HI256 => 16 * 32,
+        Component::HI16_ZMM => 16 * 64,
+        Component::PKRU => 4,
+        Component::TILECFG => 64,
+        Component::TILEDATA => 8 * 1024,
+        _ => 0,
+    }
+}
+
 /// What a CPU's XSAVE areas look like: which components are enabled, and where each lies.
 ///
 /// Cheap to clone. Two layouts are equal when they describe the same areas.
@@ -107,11 +123,31 @@ pub enum LayoutError {
     #[error("XCR0 is {0:#x}, bit 63 names no component")]
     Xcr0(u64),
     /// A component that XCR0 enables, and that CPUID says nothing of.
-    #[error("XCR0 enables {0}, whose size and offset are not described")]
-    NotDescribed(Component),
+    #[error("XCR0 = {xcr0:#x} enables {component}, whose size and offset are not described")]
+    NotDescribed {
+        /// Which one.
+        component: Component,
+        /// XCR0.
+        xcr0: u64,
+    },
     /// A component of XCR0 that CPUID calls a supervisor component.
-    #[error("XCR0 enables {0}, which is a supervisor component")]
-    Supervisor(Component),
+    #[error("XCR0 = {xcr0:#x} enables {component}, which is a supervisor component")]
+    Supervisor {
+        /// Which one.
+        component: Component,
+        /// XCR0.
+        xcr0: u64,
+    },
+    /// A component that is too small for the registers that the manual puts into it.
+    #[error("{component} has {found_bytes} bytes, its registers take {needed_bytes}")]
+    Size {
+        /// Which one.
+        component: Component,
+        /// What the manual says.
+        needed_bytes: u32,
+        /// What the description says.
+        found_bytes: u32,
+    },
     /// A component that lies over the legacy region or the header, or too far out.
     #[error(
         "{component} has offset {offset_bytes} and size {size_bytes}, expected them between {EXTENDED_OFFSET} and {MOST_BYTES}"
@@ -125,12 +161,16 @@ pub enum LayoutError {
         size_bytes: u32,
     },
     /// Two components that share bytes of the standard format.
-    #[error("{first} and {second} overlap")]
+    #[error("{first} ends at byte {end_bytes}, and {second} begins at byte {offset_bytes}")]
     Overlap {
         /// The one with the lower offset.
         first: Component,
+        /// Where it ends.
+        end_bytes: u32,
         /// The other.
         second: Component,
+        /// Where that begins.
+        offset_bytes: u32,
     },
     /// The size that CPUID gives is too small for what it describes.
     #[error("CPUID gives {given_bytes} bytes for the standard format, its components need {needed_bytes}")]
@@ -139,6 +179,12 @@ pub enum LayoutError {
         given_bytes: u32,
         /// Where the last enabled component ends.
         needed_bytes: u32,
+    },
+    /// The size that CPUID gives is beyond all reason.
+    #[error("CPUID gives {given_bytes} bytes for the standard format, expected {MOST_BYTES} at most")]
+    TooLarge {
+        /// CPUID(0DH,0).EBX.
+        given_bytes: u32,
     },
     /// A layout note whose length is no multiple of an entry's.
     #[error("a layout note has entries of 16 bytes, this one has {0} bytes")]
@@ -156,6 +202,9 @@ pub enum LayoutError {
     /// A register set that is too short to say what is in it.
     #[error("a register set of {0} bytes, expected 512, or 576 and more")]
     RegsetLength(usize),
+    /// An image from a signal frame, which has its size and components elsewhere.
+    #[error("bytes 464 to 467 are FP_XSTATE_MAGIC1: a signal frame, expected a register set")]
+    SignalFrame,
     /// XCR0 and size that fit no published layout.
     #[error("no known CPU has a register set of {size_bytes} bytes with XCR0 = {xcr0:#x}")]
     Unknown {
@@ -171,7 +220,7 @@ impl Layout {
     pub fn fxsave_only() -> Self {
         Self(Arc::new(Inner {
             has_xsave: false,
-            enabled: ComponentSet::EMPTY.with(Component::X87).with(Component::SSE),
+            enabled: ComponentSet::LEGACY,
             features: XsaveFeatures::empty(),
             places: Vec::new(),
             standard_bytes: LEGACY_BYTES as u32,
@@ -183,6 +232,10 @@ impl Layout {
     ///
     /// Leaf 0DH is believed only where the CPU has such a leaf and OSXSAVE is set; a leaf above the maximum
     /// answers with the data of another one. Otherwise it is [`fxsave_only`](Self::fxsave_only).
+    ///
+    /// Of XCR0, only what areas depend on is checked, not what XSETBV would refuse (AVX without SSE, say). The bits
+    /// of MXCSR are what these CPUs have; [`with_mxcsr_mask`](Self::with_mxcsr_mask) takes the mask of a CPU that
+    /// has told it.
     ///
     /// # Errors
     /// A description that contradicts itself: [`LayoutError`] names the field and both values.
@@ -212,7 +265,11 @@ impl Layout {
             }
         }
         let given_bytes = cpu.cpuid(0x0d, 0).ebx;
-        Self::new(cpu.xcr0(), XsaveFeatures::from_bits_truncate(extended), places, given_bytes)
+        let layout = Self::new(cpu.xcr0(), XsaveFeatures::from_bits_truncate(extended), places, given_bytes)?;
+        // AMD's MXCSR has a bit 17, misaligned exception mask (CPUID 8000_0001H:ECX bit 7).
+        let is_amd =
+            cpu.cpuid(0x8000_0000, 0).eax >= 0x8000_0001 && cpu.cpuid(0x8000_0001, 0).ecx & 1 << 7 != 0;
+        Ok(if is_amd { layout.with_mxcsr_mask(DEFAULT_MXCSR_MASK | 1 << 17) } else { layout })
     }
 
     /// Checks all that is in an [`Inner`]; `given_bytes` is 0 where nobody gives a size.
@@ -236,14 +293,18 @@ impl Layout {
             if offset_bytes < from || end.is_none() || size_bytes == 0 {
                 return Err(LayoutError::OutOfBounds { component, offset_bytes, size_bytes });
             }
+            let needed_bytes = registers_bytes(component);
+            if size_bytes < needed_bytes {
+                return Err(LayoutError::Size { component, needed_bytes, found_bytes: size_bytes });
+            }
         }
         let mut needed_bytes = EXTENDED_OFFSET;
         let mut in_place: Vec<&Place> = Vec::new();
         for component in enabled.iter().filter(|component| component.number() >= 2) {
             let place = places.iter().find(|place| place.component == component);
-            let place = place.ok_or(LayoutError::NotDescribed(component))?;
+            let place = place.ok_or(LayoutError::NotDescribed { component, xcr0 })?;
             if place.is_supervisor {
-                return Err(LayoutError::Supervisor(component));
+                return Err(LayoutError::Supervisor { component, xcr0 });
             }
             needed_bytes = needed_bytes.max(place.end_bytes());
             in_place.push(place);
@@ -251,9 +312,17 @@ impl Layout {
         in_place.sort_by_key(|place| place.offset_bytes);
         if let Some([first, second]) = in_place.array_windows().find(|[a, b]| a.end_bytes() > b.offset_bytes)
         {
-            return Err(LayoutError::Overlap { first: first.component, second: second.component });
+            return Err(LayoutError::Overlap {
+                first: first.component,
+                end_bytes: first.end_bytes(),
+                second: second.component,
+                offset_bytes: second.offset_bytes,
+            });
         }
-        if given_bytes != 0 && given_bytes < needed_bytes || given_bytes > MOST_BYTES {
+        if given_bytes > MOST_BYTES {
+            return Err(LayoutError::TooLarge { given_bytes });
+        }
+        if given_bytes != 0 && given_bytes < needed_bytes {
             return Err(LayoutError::TooSmall { given_bytes, needed_bytes });
         }
         Ok(Self(Arc::new(Inner {
@@ -303,8 +372,7 @@ impl Layout {
 
     /// The components that the CPU describes, enabled or not.
     pub fn listed(&self) -> ComponentSet {
-        let legacy = ComponentSet::EMPTY.with(Component::X87).with(Component::SSE);
-        self.0.places.iter().fold(legacy, |set, place| set.with(place.component))
+        self.0.places.iter().fold(ComponentSet::LEGACY, |set, place| set.with(place.component))
     }
 
     /// Which of the newer instructions there are.
@@ -330,6 +398,7 @@ impl Layout {
     /// How many bytes an area has that is in this format and has room for all enabled components.
     pub fn size_bytes(&self, format: Format) -> usize {
         match format {
+            _ if !self.has_xsave() => LEGACY_BYTES,
             Format::Fxsave => LEGACY_BYTES,
             Format::Standard => self.0.standard_bytes as usize,
             // Every enabled component is described.
@@ -342,7 +411,7 @@ impl Layout {
     /// How many bytes the standard format takes up to the end of the last of `components`; `None` if one of
     /// them has no place there.
     pub fn standard_size_bytes(&self, components: ComponentSet) -> Option<usize> {
-        let extended = ComponentSet::from_bits(components.bits() & !3);
+        let extended = components - ComponentSet::LEGACY;
         extended.iter().try_fold(EXTENDED_OFFSET as usize, |end, component| {
             let place = self.place(component).filter(|place| !place.is_supervisor)?;
             Some(end.max(place.end_bytes() as usize))
@@ -375,7 +444,7 @@ impl Layout {
         &self,
         xcomp_bv: XcompBv,
     ) -> impl Iterator<Item = Option<(Component, usize, usize)>> + '_ {
-        let extended = ComponentSet::from_bits(xcomp_bv.components().bits() & !3);
+        let extended = xcomp_bv.components() - ComponentSet::LEGACY;
         let mut next = Some(EXTENDED_OFFSET as usize);
         extended.iter().map(move |component| {
             let place = self.place(component);

@@ -7,7 +7,8 @@ use core::{fmt, str::FromStr};
 /// A register that an XSAVE area holds, by the name that a debugger calls it: `xmm0`, `ymm7`, `fcw`, `pkru`.
 ///
 /// `st0` to `st7` go by their place in the stack, as they lie in memory; mm0 to mm7 are the same registers by
-/// number and have no names here. `ftw` is the abridged tag word, one bit a physical register. The upper part
+/// number and have no names here. Writing one leaves the tag word alone: a register that `ftw` calls empty stays
+/// empty. `ftw` is the abridged tag word, one bit a physical register. The upper part
 /// of a vector register is a register of its own as far as memory goes: writing `ymm7` leaves the upper half
 /// of `zmm7` alone, unlike the instructions with a VEX prefix.
 ///

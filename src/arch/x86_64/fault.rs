@@ -89,7 +89,9 @@ pub(super) extern "C" fn on_sigsegv(signal: c_int, info: *mut libc::siginfo_t, c
 /// If an op's first instruction faulted: goes on behind the op, with the vector in R10 and CR2 in R11.
 fn leave_op(registers: &mut [libc::greg_t; 23]) -> bool {
     let rip = registers[libc::REG_RIP as usize] as usize;
-    let is_op = OPS.iter().any(|op| *op as usize == rip);
+    // #GP and #PF are the op's own. The kernel can force a SIGSEGV for reasons of its own, with RIP there by chance.
+    let is_fault = matches!(registers[libc::REG_TRAPNO as usize], 13 | 14);
+    let is_op = is_fault && OPS.iter().any(|op| *op as usize == rip);
     if is_op {
         registers[libc::REG_R10 as usize] = registers[libc::REG_TRAPNO as usize];
         registers[libc::REG_R11 as usize] = registers[libc::REG_CR2 as usize];

@@ -3,10 +3,13 @@
 use super::features::Features;
 use core::arch::asm;
 
+/// Access and writes of key 0, which all memory has that was given no other.
+const KEY_0: u32 = 3;
+
 /// Writes PKRU, reads it back, and writes the host's value again; `None` where there is no RDPKRU.
 ///
-/// A signal that arrives between the two writes finds its stack protected by `pkru` on kernels before 6.12, and
-/// would kill the process if that denies key 0.
+/// What `pkru` says of key 0 is not written, but given back as it is: whenever a thread is preempted, the kernel
+/// writes to its area for rseq(2), for a signal to its stack, and it kills the process if PKRU denies that.
 pub(crate) fn through_pkru(features: Features, pkru: u32) -> Option<u32> {
     if !features.has_pkru() {
         return None;
@@ -31,7 +34,7 @@ pub(crate) fn through_pkru(features: Features, pkru: u32) -> Option<u32> {
             "mov eax, r8d",
             "mov edx, 0",
             "wrpkru",
-            in("edi") pkru,
+            in("edi") pkru & !KEY_0,
             out("esi") found,
             out("eax") _,
             out("ecx") _,
@@ -40,5 +43,5 @@ pub(crate) fn through_pkru(features: Features, pkru: u32) -> Option<u32> {
             options(nostack, preserves_flags),
         );
     }
-    Some(found)
+    Some(found | pkru & KEY_0)
 }

@@ -37,15 +37,16 @@ pub(crate) fn costs(arguments: &Arguments) -> Status {
         "ns each, and in brackets how many times the cheapest save or restore. 2 areas in turn stay in the \
         first-level cache,\n64 do not. XINUSE is what XGETBV(1) tells.\n"
     ));
-    for cost in others {
-        print(format_args!("{} {:.1} ns. ", cost.instruction, cost.ns));
-    }
-    let Some(costs) = Costs::measure() else {
-        print(format_args!("Without XSAVEC, replay uses its built-in table.\n"));
-        return Status::Fine;
+    let others =
+        others.iter().map(|cost| format!("{} {:.1} ns", cost.instruction, cost.ns)).collect::<Vec<_>>();
+    print(format_args!("{}.\n", others.join(", ")));
+    let used = match Costs::of(&instructions) {
+        Some(costs) => Source { costs, from: "measured here" },
+        None => Source { costs: Costs::TABLE, from: "from the built-in table, without XSAVEC" },
     };
-    print(format_args!("Replay uses: {}\n", Source { costs, from: "measured here" }));
+    print(format_args!("Replay uses: {used}\n"));
     let Some(file) = &arguments.out else { return Status::Fine };
+    let costs = used.costs;
     let written = serde_json::to_string_pretty(&Measured { costs, instructions: &instructions })
         .map_err(std::io::Error::from)
         .and_then(|json| std::fs::write(file, json + "\n"));

@@ -49,7 +49,9 @@ fn from_file(file: &Path) -> Result<(), Problem> {
     let layout = Layout::from_cpuid(&dump)?;
     show(&layout);
     if layout.has_xsave() && !dump.has_xcr0() {
-        print(format_args!("The file does not give XCR0: all that the CPU lists counts as enabled.\n"));
+        print(format_args!(
+            "The file does not give XCR0: what the CPU lists counts as enabled, as far as it fits.\n"
+        ));
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use std::vec::Vec;
 /// Making and cloning one, and changing the access to its pages, panics where the system has no memory for it.
 pub struct HostFrame {
     pub(super) mapping: Mapping,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 impl HostFrame {
@@ -62,9 +62,22 @@ impl HostFrame {
     pub fn with_area(&mut self, change: impl FnOnce(&mut Area<&mut [u8]>)) {
         let absent = self.mapping.absent();
         self.mapping.set_present().expect(ACCESS);
-        let bytes = self.mapping.bytes_mut().expect("all pages are present");
+        let present = TakeAway { mapping: &mut self.mapping, absent };
+        let bytes = present.mapping.bytes_mut().expect("all pages are present");
         change(&mut Area::over(bytes, &self.layout).expect("a mapping has room for an area"));
-        self.mapping.set_absent(absent).expect(ACCESS);
+    }
+}
+
+/// Pages that are present for as long as this lives, even if that ends in a panic.
+struct TakeAway<'a> {
+    mapping: &'a mut Mapping,
+    absent: Range<usize>,
+}
+
+impl Drop for TakeAway<'_> {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here: the pages stay present.
+        let _ = self.mapping.set_absent(self.absent.clone());
     }
 }
 

@@ -4,9 +4,7 @@ use super::{Fault, Program, RegisterFile, Unsupported, XsaveImage, image, patter
 use crate::{
     Component, ComponentSet, Pkru, Rfbm, Value,
     arch::{Features, HardwareFault, Host, OpError, ParkedRegs, RestoreOp, through_pkru},
-    xstate::{
-        Area, CpuidReader, CpuidResult, Format, Layout, OwnedArea, SaveInstruction, XsaveFeatures, lane,
-    },
+    xstate::{Area, CpuidReader, CpuidResult, Format, Layout, SaveInstruction, XsaveFeatures, lane},
 };
 use core::hash::{Hash, Hasher};
 use std::vec::Vec;
@@ -58,7 +56,8 @@ impl CpuidReader for HostCpu {
 /// go on behind it; signals that are not from a window go to the program's own handler.
 ///
 /// What user space cannot do is not here: trapping on first use (CR0.TS), XFD, XSETBV, XSAVES. PKRU is written
-/// with WRPKRU and never restored from an image; tiles (AMX) need a permission of the process and are left alone.
+/// with WRPKRU, but for what it says of key 0, and never restored from an image; tiles (AMX) need a permission of
+/// the process and are left alone.
 ///
 /// Two are equal when every component has the same value.
 ///
@@ -92,9 +91,12 @@ impl HostRegs {
         Ok(Self { parked, pkru: Pkru(0), save_instruction: SaveInstruction::best(&layout), layout })
     }
 
-    /// The same registers, saved with another instruction from now on. XSAVEOPT is used on an image only if nothing but
-    /// saves has written it ([`XsaveImage::is_edited`]), XSAVE otherwise. With FXSAVE, only x87 and SSE count as
-    /// enabled.
+    /// The same registers, saved with another instruction from now on. With FXSAVE, it is a CPU without XSAVE, after
+    /// reset.
+    ///
+    /// XSAVEOPT is used on an image only if nothing but saves has written it ([`XsaveImage::is_edited`]), XSAVE
+    /// otherwise: the rule that keeps it from being fooled. Here it cannot be fooled anyway, as the last XRSTOR was
+    /// always of the parked area.
     ///
     /// # Errors
     /// [`Unsupported`] if the CPU lacks it.
@@ -103,10 +105,14 @@ impl HostRegs {
         if !instruction.is_on(features.layout()) {
             return Err(Unsupported(instruction.name()));
         }
-        self.layout = match instruction {
-            SaveInstruction::Fxsave => Layout::fxsave_only().with_mxcsr_mask(features.layout().mxcsr_mask()),
-            _ => Self::layout_with_xsave(features),
-        };
+        if instruction == SaveInstruction::Fxsave {
+            if self.layout.has_xsave() {
+                self.reset();
+            }
+            self.layout = Layout::fxsave_only().with_mxcsr_mask(features.layout().mxcsr_mask());
+        } else {
+            self.layout = Self::layout_with_xsave(features);
+        }
         self.save_instruction = instruction;
         Ok(self)
     }
@@ -133,7 +139,9 @@ impl HostRegs {
     /// # Errors
     /// [`Unsupported`] if it is not enabled.
     pub fn read_back(&self, component: Component) -> Result<Vec<u8>, Unsupported> {
-        let size = self.parked.features().component_bytes(component).ok_or(NOT_ENABLED)?;
+        let enabled = Some(component).filter(|component| self.layout.enabled().contains(*component));
+        let size = enabled.and_then(|component| self.parked.features().component_bytes(component));
+        let size = size.ok_or(NOT_ENABLED)?;
         let mut bytes = std::vec![0; size];
         self.parked.read(component, &mut bytes).map_err(|_| NOT_ENABLED)?;
         Ok(bytes)
@@ -224,22 +232,14 @@ impl RegisterFile for HostRegs {
             SaveInstruction::Xsaveopt if image.is_edited() => SaveInstruction::Xsave,
             instruction => instruction,
         };
-        if let Some(area) = image.for_save(&self.layout, self.save_instruction.format(), saved) {
-            self.save_to(instruction, Rfbm::new(saved), area);
-        } else {
-            let mut own = OwnedArea::initial(&self.layout, self.save_instruction.format());
-            self.save_to(instruction, Rfbm::new(saved), &mut own);
-            image.take(saved, &own);
-        }
+        image.save(&self.layout, self.save_instruction.format(), saved, |area| {
+            let saved = self.parked.save(instruction, Rfbm::new(saved), area.bytes_mut());
+            saved.expect("an area of this layout has room, and the instruction was looked for");
+        });
     }
 
     fn restore(&mut self, rfbm: Rfbm, image: &XsaveImage) -> Result<(), Fault> {
-        let restored = rfbm.of(self.layout.enabled());
-        if self.standard() == Format::Fxsave && !self.is_whole(restored) {
-            return self.restore_part(restored, image.area());
-        }
-        self.parked.restore(self.restore_op(), Rfbm::new(restored), image.area().bytes()).map_err(fault)?;
-        self.refuse_foreign(image.area())
+        self.load(rfbm.of(self.layout.enabled()), image.area())
     }
 
     /// By XRSTOR from an image in the standard format whose XSTATE_BV is zero: MXCSR is loaded with AVX, too.
@@ -256,9 +256,19 @@ impl RegisterFile for HostRegs {
             frame.if_present()?;
             let mut own = self.new_image();
             self.save(rfbm, &mut own);
-            frame.with_area(|area| image::copy(saved, own.area(), area));
+            let is_spoiled = image::refusal(&frame.image()).is_some();
+            frame.layout = self.layout.clone();
+            frame.with_area(|area| {
+                if is_spoiled {
+                    // There is nothing in it that could be kept.
+                    area.clear_header();
+                    area.set_initial_values();
+                }
+                image::copy(saved, own.area(), area);
+            });
             return Ok(());
         }
+        frame.layout = self.layout.clone();
         // The instruction does not write the reserved bytes (Linux: the clear_user in xsave_to_user_sigframe).
         frame.with_area(|area| area.clear_header());
         // Linux uses XSAVE for frames, whatever it uses otherwise.
@@ -271,8 +281,8 @@ impl RegisterFile for HostRegs {
 
     fn restore_user(&mut self, rfbm: Rfbm, frame: &HostFrame) -> Result<(), Fault> {
         let restored = rfbm.of(self.layout.enabled());
-        if self.standard() == Format::Fxsave && !self.is_whole(restored) {
-            return frame.if_present().and_then(|()| self.restore_part(restored, &frame.image()));
+        if frame.layout != self.layout || self.standard() == Format::Fxsave && !self.is_whole(restored) {
+            return frame.if_present().and_then(|()| self.load(restored, &frame.image()));
         }
         self.parked.restore(self.restore_op(), Rfbm::new(restored), &frame.mapping).map_err(fault)?;
         self.refuse_foreign(&frame.image())
@@ -327,19 +337,25 @@ impl HostRegs {
         components.with(Component::PKRU) == self.layout.enabled().with(Component::PKRU)
     }
 
-    /// Restores a part where the instruction has no mask: by an image of what the registers hold, changed.
-    fn restore_part<B: AsRef<[u8]>>(
-        &mut self,
-        components: ComponentSet,
-        from: &Area<B>,
-    ) -> Result<(), Fault> {
-        if image::refusal(from).is_some() {
-            return Err(Fault::GeneralProtection);
+    /// Restores from an area that is all present.
+    fn load<B: AsRef<[u8]>>(&mut self, components: ComponentSet, area: &Area<B>) -> Result<(), Fault> {
+        if area.layout() != &self.layout || area.format() == Format::Fxsave && self.layout.has_xsave() {
+            // No instruction restores it as it is.
+            let own = area.convert(&self.layout, self.standard());
+            return self.load(components, &own.map_err(|_| Fault::GeneralProtection)?);
         }
-        let mut own = self.new_image();
-        self.save(Rfbm::ALL, &mut own);
-        own.take(components, from);
-        self.restore(Rfbm::ALL, &own)
+        if self.standard() == Format::Fxsave && !self.is_whole(components) {
+            // The instruction has no mask: it gets an image of what the registers hold, changed.
+            if image::refusal(area).is_some() {
+                return Err(Fault::GeneralProtection);
+            }
+            let mut own = self.new_image();
+            self.save(Rfbm::ALL, &mut own);
+            own.take(components, area);
+            return self.restore(Rfbm::ALL, &own);
+        }
+        self.parked.restore(self.restore_op(), Rfbm::new(components), area.bytes()).map_err(fault)?;
+        self.refuse_foreign(area)
     }
 
     /// Refuses an image that the host has taken because its XCR0 enables more than this CPU's.
@@ -348,10 +364,5 @@ impl HostRegs {
         let host = self.parked.features().host_layout().enabled().bits();
         let foreign = claimed & host & !self.layout.enabled().bits();
         if self.layout.has_xsave() && foreign != 0 { Err(Fault::GeneralProtection) } else { Ok(()) }
-    }
-
-    fn save_to(&self, instruction: SaveInstruction, rfbm: Rfbm, area: &mut OwnedArea) {
-        let saved = self.parked.save(instruction, rfbm, area.bytes_mut());
-        saved.expect("an area of this layout has room, and the instruction was looked for");
     }
 }

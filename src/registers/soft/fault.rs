@@ -14,6 +14,9 @@ pub enum SoftFault {
     /// #UD: the CPU lacks the instruction, or the system has not enabled it.
     #[error("#UD: the CPU has no {0}")]
     InvalidOpcode(&'static str),
+    /// #UD: components that the instruction needs are not enabled.
+    #[error("#UD: {0:?} is not enabled")]
+    NotEnabled(ComponentSet),
     /// #NM: XFD disables components that the instruction needs. XFD_ERR has the same.
     #[error("#NM: XFD disables {0:?}")]
     DeviceNotAvailable(ComponentSet),
@@ -42,7 +45,7 @@ pub enum SoftFault {
 impl From<SoftFault> for Fault {
     fn from(fault: SoftFault) -> Self {
         match fault {
-            SoftFault::InvalidOpcode(_) => Self::InvalidOpcode,
+            SoftFault::InvalidOpcode(_) | SoftFault::NotEnabled(_) => Self::InvalidOpcode,
             SoftFault::DeviceNotAvailable(_) => Self::DeviceNotAvailable,
             SoftFault::Refused(_)
             | SoftFault::NotConverted(_)

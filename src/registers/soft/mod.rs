@@ -129,7 +129,7 @@ impl Default for SoftRegs {
 impl SoftRegs {
     /// Registers as after reset of a CPU with this layout. PKRU is there if XCR0 enables it.
     pub fn new(layout: &Layout) -> Self {
-        let kept = layout.enabled().with(Component::X87).with(Component::SSE);
+        let kept = layout.enabled() | ComponentSet::LEGACY;
         let initial = |component| {
             let size = layout.place(component).map_or(0, |place| place.size_bytes as usize);
             (component, initial_value(component, size))
@@ -147,8 +147,8 @@ impl SoftRegs {
 
     /// The same, with images saved by another instruction than [the best](SaveInstruction::best) there is.
     /// XSAVEOPT is used on an image only if nothing but saves has written it
-    /// ([`XsaveImage::is_edited`](super::XsaveImage::is_edited)), XSAVE otherwise. With FXSAVE, it is a CPU without XSAVE from now on, after
-    /// reset.
+    /// ([`XsaveImage::is_edited`](super::XsaveImage::is_edited)), XSAVE otherwise. With FXSAVE, it is a CPU without
+    /// XSAVE from now on, after reset.
     ///
     /// # Errors
     /// [`Unsupported`] if the CPU lacks it.
@@ -270,7 +270,7 @@ impl SoftRegs {
     /// Intel SDM volume 1, section 13.14 "Extended Feature Disable (XFD)".
     pub fn require(&mut self, components: ComponentSet) -> Result<(), SoftFault> {
         if components & self.layout.enabled() != components {
-            return Err(SoftFault::InvalidOpcode("such a component enabled"));
+            return Err(SoftFault::NotEnabled(components - self.layout.enabled()));
         }
         self.require_not_disabled(components)
     }

@@ -3,7 +3,7 @@
 use super::{MemoryOperand, SoftFault, SoftFrame, SoftRegs, Tracking, save::Save, value};
 use crate::{
     Component, ComponentSet, Pkru, Rfbm, Value,
-    registers::{Fault, Image, Program, RegisterFile, Unsupported, XsaveImage, pattern},
+    registers::{Fault, Program, RegisterFile, Unsupported, XsaveImage, pattern},
     xstate::{Format, OwnedArea, SaveInstruction, XsaveFeatures, initial_value, lane},
 };
 use core::ops::Range;
@@ -23,24 +23,15 @@ impl SoftRegs {
             SaveInstruction::Xsaveopt if image.is_edited() => SaveInstruction::Xsave,
             instruction => instruction,
         };
+        let format = instruction.format();
         // XRSTOR_INFO names no image but the one that was restored, as long as that holds the same.
-        let is_restored = self.tracking.image.as_ref() == Some(image.version());
+        let is_restored = image.takes_directly(&self.layout, format, rfbm)
+            && self.tracking.image.as_ref() == Some(image.version());
         let at = MemoryOperand::at(if is_restored { IMAGE_ADDRESS } else { ELSEWHERE });
-        let saved = match image.for_save(&self.layout, instruction.format(), rfbm) {
-            Some(area) => self.store(&Save { instruction, rfbm, at: &at }, area.bytes_mut()),
-            None => {
-                let mut area = OwnedArea::initial(&self.layout, instruction.format());
-                let at = MemoryOperand::at(ELSEWHERE);
-                let saved = self.store(&Save { instruction, rfbm, at: &at }, area.bytes_mut());
-                if image.refusal().is_some() {
-                    // There is nothing in it that could be kept.
-                    image.reset();
-                }
-                image.take(rfbm, &area);
-                saved
-            }
-        };
-        debug_assert_eq!(saved, Ok(()), "the area is all present");
+        image.save(&self.layout, format, rfbm, |area| {
+            let saved = self.store(&Save { instruction, rfbm, at: &at }, area.bytes_mut());
+            debug_assert_eq!(saved, Ok(()), "the area is long enough, and all present");
+        });
     }
 
     /// Restores from an image, `rfbm` being within what is enabled.
@@ -131,7 +122,14 @@ impl RegisterFile for SoftRegs {
         let rfbm = self.without_pkru(rfbm);
         let instruction = frame.save_instruction();
         let save = Save { instruction, rfbm, at: frame.operand() };
-        self.check_store(&save, frame.image().area().bytes())?;
+        let area = frame.image().area();
+        if area.layout() == &self.layout {
+            self.check_store(&save, area.bytes())?;
+        } else {
+            // Another CPU's frame becomes this one's.
+            let len = area.bytes().len();
+            frame.operand().require(&(0..len), len)?;
+        }
         self.save_image(instruction, rfbm, frame.image_mut());
         Ok(())
     }

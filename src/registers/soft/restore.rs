@@ -11,9 +11,6 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// x87 and SSE.
-const LEGACY: ComponentSet = ComponentSet::EMPTY.with(Component::X87).with(Component::SSE);
-
 impl SoftRegs {
     /// FXRSTOR64: x87 and SSE, whatever XCR0 says, from the legacy region.
     ///
@@ -24,7 +21,7 @@ impl SoftRegs {
     /// Intel SDM volume 1, section 10.5 "FXSAVE and FXRSTOR Instructions"; volume 2, "FXRSTOR".
     pub fn fxrstor<B: AsRef<[u8]>>(&mut self, at: &MemoryOperand, area: &Area<B>) -> Result<(), SoftFault> {
         at.require_aligned(16)?;
-        self.load_legacy(at, LEGACY, area.bytes())
+        self.load_legacy(at, ComponentSet::LEGACY, area.bytes())
     }
 
     /// XRSTOR64: the components of RFBM, those whose XSTATE_BV bit is clear as in their initial configuration.
@@ -80,7 +77,7 @@ impl SoftRegs {
         }
 
         let tracking = &mut self.tracking;
-        tracking.loaded = ComponentSet::from_bits(tracking.loaded.bits() & !rfbm.bits() | loaded.bits());
+        tracking.loaded = (tracking.loaded - rfbm) | loaded;
         tracking.unmodified = rfbm;
         tracking.xrstor_info = Some((at.address, area.xcomp_bv()));
         tracking.image = None;
@@ -94,7 +91,8 @@ impl SoftRegs {
         mask: ComponentSet,
         memory: &[u8],
     ) -> Result<(), SoftFault> {
-        let mut stretches: Vec<Piece> = pieces(&self.layout, XcompBv::STANDARD, LEGACY & mask).collect();
+        let mut stretches: Vec<Piece> =
+            pieces(&self.layout, XcompBv::STANDARD, ComponentSet::LEGACY & mask).collect();
         if mask.contains(Component::SSE) {
             stretches.push(MXCSR_PIECE);
         }
@@ -145,9 +143,8 @@ impl SoftRegs {
 
     /// Notes that components have been written.
     fn touch(&mut self, components: ComponentSet) {
-        let without = |set: ComponentSet| ComponentSet::from_bits(set.bits() & !components.bits());
-        self.tracking.loaded = without(self.tracking.loaded);
-        self.tracking.unmodified = without(self.tracking.unmodified);
+        self.tracking.loaded = self.tracking.loaded - components;
+        self.tracking.unmodified = self.tracking.unmodified - components;
     }
 }
 

@@ -130,8 +130,7 @@ impl SoftRegs {
     fn written(&self, save: &Save<'_>) -> Written {
         let Save { instruction, rfbm, at } = *save;
         let with_mxcsr = rfbm.contains(Component::SSE) || rfbm.contains(Component::AVX);
-        let enabled = ComponentSet::from_bits(!self.xfd.bits());
-        let in_use = rfbm & self.tracked_in_use() & enabled;
+        let in_use = (rfbm & self.tracked_in_use()) - self.xfd;
         let standard = |components| Written {
             components,
             mxcsr: with_mxcsr,
@@ -140,7 +139,7 @@ impl SoftRegs {
         };
         match instruction {
             SaveInstruction::Fxsave => Written {
-                components: ComponentSet::EMPTY.with(Component::X87).with(Component::SSE),
+                components: ComponentSet::LEGACY,
                 mxcsr: true,
                 xstate_bv: ComponentSet::EMPTY,
                 xcomp_bv: XcompBv::STANDARD,
@@ -151,7 +150,7 @@ impl SoftRegs {
                     Some(info) if info == (at.address, XcompBv::STANDARD) => self.tracking.unmodified,
                     _ => ComponentSet::EMPTY,
                 };
-                standard(ComponentSet::from_bits(in_use.bits() & !unchanged.bits()))
+                standard(in_use - unchanged)
             }
             SaveInstruction::Xsavec => {
                 let mxcsr_counts = rfbm.contains(Component::SSE) && !self.has_initial_mxcsr();

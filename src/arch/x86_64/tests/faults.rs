@@ -24,7 +24,15 @@ fn hardware_a_bad_header_is_a_general_protection_fault() {
     let mut good = room(features);
     filled(features, 50).save(SaveInstruction::Xsave, Rfbm::ALL, good.as_mut()).unwrap();
     // XSTATE_BV with a bit that no XCR0 has, XCOMP_BV in the standard format, the reserved word behind it.
-    for (at, byte) in [(518, 0x40), (520, 1), (528, 1), (24 + 3, 0x80)] {
+    let mut damages = vec![(518, 0x40), (520, 1), (528, 1)];
+    // And a reserved bit of MXCSR.
+    if is_qemu_tcg() {
+        std::println!("HARDWARE bad-mxcsr: SKIPPED: QEMU's CPU takes reserved bits of MXCSR");
+    } else {
+        damages.push((24 + 3, 0x80));
+        ran("bad-mxcsr");
+    }
+    for (at, byte) in damages {
         let mut parked = filled(features, 60);
         let mut bad = good.clone();
         bad.as_mut()[at] |= byte;

@@ -3,13 +3,13 @@
 use super::*;
 use crate::{
     arch::x86_64::{fault, window},
-    arch::{Mapping, Measurement, RestoreOp, TimedOp},
+    arch::{Mapping, Measurement, RestoreOp, TimedOp, through_pkru},
 };
 use core::{
     ffi::{c_int, c_void},
     mem, ptr,
 };
-use libc::{SIG_DFL, SIG_IGN, SIGSEGV, SIGUSR1};
+use libc::{SIG_DFL, SIG_IGN, SIGSEGV, SIGUSR1, SIGUSR2};
 use std::{
     env,
     os::unix::process::ExitStatusExt,
@@ -228,4 +228,48 @@ fn hardware_windows_nest_in_signal_handlers() {
     });
     assert!(!FAILED.load(SeqCst));
     ran("nested-windows");
+}
+
+extern "C" fn count_another(_: c_int) {
+    ARRIVED.fetch_add(1, SeqCst);
+}
+
+static ARRIVED: AtomicU32 = AtomicU32::new(0);
+static ALL_ARRIVED: AtomicBool = AtomicBool::new(false);
+
+/// The kernel writes to the stack for a signal, and to the area of rseq(2) after a preemption: where it cannot, it
+/// kills. (QEMU's CPU lets a signal in between the two WRPKRU only with `-singlestep`.)
+#[test]
+fn hardware_signals_arrive_whatever_pkru_denies() {
+    let features = features();
+    if !features.has_pkru() {
+        std::println!("HARDWARE pkru-signals: SKIPPED: no RDPKRU here (CPUID.7.0:ECX.OSPKE is clear)");
+        return;
+    }
+    // SAFETY: zeros are a complete action.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    (action.sa_sigaction, action.sa_flags) = (count_another as *const () as usize, libc::SA_RESTART);
+    // SAFETY: an old-style handler, and nobody else here uses SIGUSR2.
+    assert_eq!(unsafe { libc::sigaction(SIGUSR2, &action, ptr::null_mut()) }, 0);
+    let name = OnceLock::new();
+    thread::scope(|scope| {
+        let denying = scope.spawn(|| {
+            // SAFETY: has no preconditions.
+            name.set(unsafe { libc::pthread_self() } as usize).expect("set once");
+            while !ALL_ARRIVED.load(SeqCst) {
+                assert_eq!(through_pkru(features, u32::MAX), Some(u32::MAX));
+            }
+        });
+        for n in 0..500 {
+            let thread = *name.wait() as libc::pthread_t;
+            // SAFETY: the thread was not joined yet, so its name is valid, even if a check of its has failed.
+            assert_eq!(unsafe { libc::pthread_kill(thread, SIGUSR2) }, 0);
+            while ARRIVED.load(SeqCst) <= n && !denying.is_finished() {
+                thread::yield_now();
+            }
+        }
+        ALL_ARRIVED.store(true, SeqCst);
+        denying.join().expect("the thread's checks hold");
+    });
+    ran("pkru-signals");
 }

@@ -107,7 +107,8 @@ fn hardware_a_save_in_the_compacted_format_says_so() {
             assert_eq!(area.format(), Format::Compacted);
             assert_eq!(area.xcomp_bv(), XcompBv::compacted(features.enabled()));
             for (component, bytes) in patterns(features, 5) {
-                assert_eq!(area.component(component).unwrap(), bytes, "{component}");
+                let found = area.component(component).unwrap().into();
+                assert_eq!(kept(component, found), bytes, "{component}");
             }
             ran("compacted");
         }
@@ -240,7 +241,12 @@ fn hardware_what_is_in_use_is_told() {
     assert_eq!(filled(features, 3).in_use(), Ok(features.enabled()));
     let initial = parked(features).in_use().unwrap();
     // A CPU may say that what is initial is in use, but these do not say it of everything.
-    assert_ne!(initial, features.enabled());
+    if is_qemu_tcg() && !features.enabled().contains(Component::BNDREGS) {
+        std::println!("HARDWARE xinuse-initial: SKIPPED: QEMU's CPU says it of everything but BNDREGS");
+    } else {
+        assert_ne!(initial, features.enabled());
+        ran("xinuse-initial");
+    }
     for (component, bytes) in patterns(features, 3) {
         if component != Component::BNDCSR {
             let mut parked = parked(features);
@@ -283,14 +289,24 @@ fn hardware_loops_change_no_register() {
 #[test]
 fn hardware_pkru_is_written_read_and_put_back() {
     let features = features();
-    // Access to key 5 denied, writes to key 7.
-    match through_pkru(features, 0x8400) {
-        Some(found) => {
-            assert_eq!(found, 0x8400);
-            // Had it stayed, even key 0 would be denied the next time.
-            assert_eq!(through_pkru(features, 0x5555_5550), Some(0x5555_5550));
-            ran("pkru");
-        }
-        None => std::println!("HARDWARE pkru: SKIPPED: no RDPKRU here (CPUID.7.0:ECX.OSPKE is clear)"),
+    if !features.has_pkru() {
+        assert_eq!(through_pkru(features, 0), None);
+        std::println!("HARDWARE pkru: SKIPPED: no RDPKRU here (CPUID.7.0:ECX.OSPKE is clear)");
+        return;
     }
+    let own = || {
+        let own: u32;
+        // SAFETY: RDPKRU with ECX = 0 needs CR4.PKE, as OSPKE tells.
+        unsafe {
+            asm!("rdpkru", in("ecx") 0, out("eax") own, out("edx") _, options(nomem, nostack, preserves_flags))
+        };
+        own
+    };
+    let before = own();
+    // Access to key 5 denied, writes to key 7; all but key 0; all; writes to key 0 alone.
+    for pkru in [0x8400, 0x5555_5550, u32::MAX, 2, 0] {
+        assert_eq!(through_pkru(features, pkru), Some(pkru));
+        assert_eq!(own(), before);
+    }
+    ran("pkru");
 }
