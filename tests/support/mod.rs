@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[cfg(feature = "host")]
+pub(crate) mod emulator;
 pub(crate) mod policies;
 pub(crate) mod register_files;
 pub(crate) mod story;

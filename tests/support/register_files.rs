@@ -9,7 +9,8 @@ use fpuswitch::{
 ///
 /// A macro, as they are of different types, and for the same reason no closure: `?` and `return` leave the test.
 /// It prints whose turn it is, so that the last such line in the output of a test that failed names the one.
-/// The real registers are left out where there are none: `hardware_does_what_abstract_registers_do` says so.
+/// The real registers are left out where there are none, or no AVX, which stories write:
+/// `hardware_does_what_abstract_registers_do` says so, and runs without AVX.
 macro_rules! on_every_register_file {
     (|$regs:ident| $body:expr) => {
         on_every_register_file!(@on $regs, $body, fpuswitch::registers::AbstractRegs::default());
@@ -17,7 +18,7 @@ macro_rules! on_every_register_file {
             on_every_register_file!(@on $regs, $body, soft);
         }
         #[cfg(feature = "host")]
-        if let Ok(host) = fpuswitch::registers::HostRegs::new() {
+        if let Some(host) = $crate::support::register_files::host() {
             on_every_register_file!(@on $regs, $body, host);
         }
     };
@@ -29,6 +30,14 @@ macro_rules! on_every_register_file {
 }
 
 pub(crate) use on_every_register_file;
+
+/// The real registers, if they have all that stories write.
+#[cfg(feature = "host")]
+pub(crate) fn host() -> Option<fpuswitch::registers::HostRegs> {
+    use fpuswitch::{Component, registers::RegisterFile};
+    let host = fpuswitch::registers::HostRegs::new().ok()?;
+    host.enabled().contains(Component::AVX).then_some(host)
+}
 
 /// CPUs that differ in what they have: everything and PKRU, whose failed restores tear the registers; no PKRU, no
 /// XSAVEC, no XGETBV(1); MPX.
