@@ -266,7 +266,7 @@ fn layout_shows_both_formats_and_what_is_only_listed() {
     // From standard input, and without XCR0.
     let dump = std::fs::read_to_string(cpu("zen4.txt")).expect("a file").replace("XCR0: 0x2e7", "");
     let guessed = with_input(fpuswitch().args(["layout", "--cpuid", "-"]), dump.as_bytes());
-    assert!(stdout(&guessed).contains("all that the CPU lists counts as enabled"), "{}", stdout(&guessed));
+    assert!(stdout(&guessed).contains("what the CPU lists counts as enabled"), "{}", stdout(&guessed));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn layout_refuses_a_description_with_its_line_or_field() {
     for (text, expected) in [
         ("\nleaf 13\n".to_owned(), "line 2: expected `0xLEAF"),
         (zen4.replace("ebx=0x00000988", "ebx=0x00000240"), "CPUID gives 576 bytes for the standard format"),
-        (zen4.replace("XCR0: 0x2e7", "XCR0: 0x602e7"), "XCR0 enables TILECFG, whose size"),
+        (zen4.replace("XCR0: 0x2e7", "XCR0: 0x602e7"), "XCR0 = 0x602e7 enables TILECFG, whose size"),
     ] {
         let output = with_input(fpuswitch().args(["layout", "--cpuid", "-"]), text.as_bytes());
         assert_eq!(output.status.code(), Some(2));
@@ -291,16 +291,36 @@ fn hardware_layout_and_costs_of_this_machine() {
         return;
     }
     assert_eq!(row(&stdout(&layout), "1")[1], "SSE");
-    let file = scratch("costs.json", b"");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("costs-of-this-machine.json");
+    // What an earlier run has left.
+    let _ = std::fs::remove_file(&file);
+    assert!(!file.exists());
     let costs = output(fpuswitch().args(["costs", "--out"]).arg(&file));
     assert_eq!(costs.status.code(), Some(0), "{}", stderr(&costs));
     assert!(stdout(&costs).contains("FXSAVE"), "{}", stdout(&costs));
-    if std::fs::metadata(&file).expect("the file").len() > 0 {
-        // What it writes is what replay reads.
-        let recording = recording("hop-2cpu-6.1.txt.gz");
-        let replayed = output(fpuswitch().args(["replay", "--costs"]).arg(&file).arg(recording));
-        assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
-        assert!(stdout(&replayed).contains("(from the file)"), "{}", stdout(&replayed));
-    }
+    check_costs(&std::fs::read_to_string(&file).expect("it was written"));
+    // What it writes is what replay reads.
+    let recording = recording("hop-2cpu-6.1.txt.gz");
+    let replayed = output(fpuswitch().args(["replay", "--costs"]).arg(&file).arg(recording));
+    assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
+    assert!(stdout(&replayed).contains("(from the file)"), "{}", stdout(&replayed));
     println!("HARDWARE command-line: ran");
+}
+
+/// Checks what `costs --out` wrote.
+fn check_costs(json: &str) {
+    let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+    for field in ["save_ns", "restore_ns", "check_ns"] {
+        let ns = json[field].as_f64().unwrap_or_else(|| panic!("{field} is no number"));
+        assert!(ns.is_finite() && ns > 0.0, "{field}: {ns}");
+    }
+    let instructions = json["instructions"].as_array().expect("an array");
+    let class = |row: &serde_json::Value| row["class"].as_str().expect("a class").to_owned();
+    let rows: Vec<_> = instructions.iter().filter(|row| !class(row).is_empty()).collect();
+    for areas in [2, 64] {
+        assert!(rows.iter().any(|row| row["areas"] == areas), "no row with {areas} areas");
+    }
+    assert!(rows.iter().any(|row| class(row) != class(rows[0])), "a single class: {}", class(rows[0]));
+    let ratios = rows.iter().map(|row| row["ratio"].as_f64().expect("a ratio"));
+    assert_eq!(ratios.fold(f64::INFINITY, f64::min), 1.0);
 }

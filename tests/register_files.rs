@@ -123,16 +123,26 @@ fn visible<R: RegisterFile + Clone>(
     checked.machine.cpus().iter().map(of).collect()
 }
 
+/// Whether the real registers refuse what they ought to: without a header, a frame is bad by its MXCSR.
+#[cfg(feature = "host")]
+fn any_frame(host: &fpuswitch::registers::HostRegs) -> bool {
+    host.layout().has_xsave() || !support::emulator::is_qemu_tcg()
+}
+
 /// The events that must do the same on the real registers.
 #[cfg(feature = "host")]
 fn wanted(host: &fpuswitch::registers::HostRegs) -> fn(Event) -> bool {
-    // Without a header, a frame is bad by its MXCSR.
-    if host.layout().has_xsave() || !support::emulator::is_qemu_tcg() {
+    if any_frame(host) {
         return any;
     }
-    println!("HARDWARE bad-frames-on-host: SKIPPED: QEMU's CPU takes reserved bits of MXCSR");
     |event| !matches!(event, Event::Frame(_, fpuswitch::FrameChange::BadHeader))
 }
+
+/// A task is switched out, another one has the CPU, and the first one finds what it left.
+#[cfg(feature = "host")]
+const THERE_AND_BACK: &str = "out c0; in c0 T1; return c0 T1; user-write c0 AVX 9; entry c0 interrupt
+    out c0; in c0 T0; return c0 T0; user-write c0 AVX 8; entry c0 interrupt
+    out c0; in c0 T1; return c0 T1";
 
 /// Longer lists than the ones above, the same every time.
 #[test]
@@ -149,8 +159,21 @@ fn hardware_does_what_abstract_registers_do() {
                 compared.unwrap_or_else(|broken| panic!("{}: {broken}", policy.name()));
             }
             println!("HARDWARE protocol-on-host: ran");
-            if support::register_files::host().is_none() {
-                println!("HARDWARE stories-on-host: SKIPPED: this CPU has no AVX, which they write");
+            if any_frame(&regs) {
+                println!("HARDWARE bad-frames-on-host: ran");
+            } else {
+                println!("HARDWARE bad-frames-on-host: SKIPPED: QEMU's CPU takes reserved bits of MXCSR");
+            }
+            match support::register_files::host() {
+                Some(host) => {
+                    for (column, policy) in fpuswitch::fpu::policy::Builtin::ALL.into_iter().enumerate() {
+                        let mut checked = Checked::on(&host, policy, 2);
+                        checked.run(support::story::T0_RAN);
+                        support::story::tell(&mut checked, column, THERE_AND_BACK);
+                    }
+                    println!("HARDWARE stories-on-host: ran");
+                }
+                None => println!("HARDWARE stories-on-host: SKIPPED: this CPU has no AVX, which they write"),
             }
         }
         Err(why) => println!("HARDWARE protocol-on-host: SKIPPED: {why}"),

@@ -172,7 +172,11 @@ fn fuzz(input: &mut Input) -> Option<()> {
             }
         }
     }
-    assert!(Area::over(&before[..], &from).unwrap().same_values(&area));
+    // What is cut off cannot be written, and no two images are the same that have it.
+    let before = Area::over(&before[..], &from).unwrap();
+    for component in (from.enabled() | ComponentSet::LEGACY).iter() {
+        assert_eq!(before.component(component), area.component(component));
+    }
     area.set_initial_values();
     assert!(area.component(Component::X87).is_ok());
     Some(())

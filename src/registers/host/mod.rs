@@ -256,13 +256,18 @@ impl RegisterFile for HostRegs {
             frame.if_present()?;
             let mut own = self.new_image();
             self.save(rfbm, &mut own);
-            let is_spoiled = image::refusal(&frame.image()).is_some();
+            let before = frame.image();
+            let is_spoiled = image::refusal(&before).is_some();
+            let is_foreign = frame.layout != self.layout;
             frame.layout = self.layout.clone();
             frame.with_area(|area| {
-                if is_spoiled {
-                    // There is nothing in it that could be kept.
+                if is_spoiled || is_foreign {
                     area.clear_header();
                     area.set_initial_values();
+                }
+                // Of a spoiled one, there is nothing that could be kept.
+                if is_foreign && !is_spoiled {
+                    image::copy(self.layout.enabled(), &before, area);
                 }
                 image::copy(saved, own.area(), area);
             });

@@ -4,7 +4,7 @@ use super::MemoryOperand;
 use crate::{
     FrameChange,
     registers::{Frame, XsaveImage, image},
-    xstate::{Format, Layout, SaveInstruction, XstateBv},
+    xstate::{Format, Layout, XstateBv},
 };
 use core::ops::Range;
 
@@ -45,11 +45,6 @@ impl SoftFrame {
 
     pub(super) fn operand(&self) -> &MemoryOperand {
         &self.operand
-    }
-
-    pub(super) fn save_instruction(&self) -> SaveInstruction {
-        let has_header = self.image.area().layout().has_xsave();
-        if has_header { SaveInstruction::Xsave } else { SaveInstruction::Fxsave }
     }
 }
 

@@ -120,7 +120,8 @@ impl RegisterFile for SoftRegs {
 
     fn save_user(&self, rfbm: Rfbm, frame: &mut SoftFrame) -> Result<(), Fault> {
         let rfbm = self.without_pkru(rfbm);
-        let instruction = frame.save_instruction();
+        let instruction =
+            if self.layout.has_xsave() { SaveInstruction::Xsave } else { SaveInstruction::Fxsave };
         let save = Save { instruction, rfbm, at: frame.operand() };
         let area = frame.image().area();
         if area.layout() == &self.layout {
