@@ -63,6 +63,11 @@ impl XstateBv {
     pub const fn contains(self, component: Component) -> bool {
         self.components().contains(component)
     }
+
+    /// The same, with `component` in the image.
+    pub(super) const fn with(self, component: Component) -> Self {
+        Self(self.0 | 1 << component.number())
+    }
 }
 
 impl fmt::Debug for XstateBv {

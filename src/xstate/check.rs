@@ -180,6 +180,13 @@ impl<B: AsRef<[u8]>> Area<B> {
         if !self.has_header() {
             return self.check_mxcsr();
         }
+        self.check_user_header(allowed)?;
+        self.check_mxcsr()?;
+        self.check_room(self.xstate_bv().components())
+    }
+
+    /// The header's part of it.
+    pub(super) fn check_user_header(&self, allowed: ComponentSet) -> Result<(), Refusal> {
         let (xstate_bv, xcomp_bv) = (self.xstate_bv(), self.xcomp_bv());
         let allowed = allowed & self.layout().enabled();
         if xstate_bv.0 & !allowed.bits() != 0 {
@@ -188,9 +195,7 @@ impl<B: AsRef<[u8]>> Area<B> {
         if xcomp_bv != XcompBv::STANDARD {
             return Err(Refusal::XcompBv(xcomp_bv));
         }
-        self.check_reserved(RESERVED.len())?;
-        self.check_mxcsr()?;
-        self.check_room(xstate_bv.components())
+        self.check_reserved(RESERVED.len())
     }
 
     fn check_standard_header(&self, enabled: ComponentSet) -> Result<(), Refusal> {
@@ -228,7 +233,7 @@ impl<B: AsRef<[u8]>> Area<B> {
     }
 
     /// MXCSR in memory, which is what is loaded wherever it is looked at.
-    fn check_mxcsr(&self) -> Result<(), Refusal> {
+    pub(super) fn check_mxcsr(&self) -> Result<(), Refusal> {
         let (mxcsr, mask) = (self.legacy().mxcsr(), self.layout().mxcsr_mask());
         if mxcsr & !mask != 0 { Err(Refusal::Mxcsr { mxcsr, mask }) } else { Ok(()) }
     }

@@ -79,10 +79,7 @@ impl<B: AsRef<[u8]>> Area<B> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn convert(&self, to: &Layout, format: Format) -> Result<OwnedArea, ConvertError> {
-        let from = self.format();
-        self.check_restore(from, Rfbm::ALL, self.restorable()).map_err(ConvertError::Source)?;
-        self.check_room(self.xstate_bv().components()).map_err(ConvertError::Source)?;
-
+        self.check_source().map_err(ConvertError::Source)?;
         let mut target = OwnedArea::initial(to, format);
         for component in self.xstate_bv().components().with(Component::SSE).iter() {
             self.carry(component, &mut target)?;
@@ -92,6 +89,12 @@ impl<B: AsRef<[u8]>> Area<B> {
         }
         target.check(format, Rfbm::ALL).map_err(ConvertError::Target)?;
         Ok(target)
+    }
+
+    /// Whether the image is valid where it comes from, and what is in it is within its bytes.
+    pub(super) fn check_source(&self) -> Result<(), Refusal> {
+        self.check_restore(self.format(), Rfbm::ALL, self.restorable())?;
+        self.check_room(self.xstate_bv().components())
     }
 
     /// What a restore could be asked for here: XRSTORS too, which takes the compacted format only.
@@ -104,7 +107,7 @@ impl<B: AsRef<[u8]>> Area<B> {
 
     /// Gives `target` the value that `component` has here, if it is not in its initial configuration, and the
     /// XSTATE_BV bit, if it is set here.
-    fn carry(&self, component: Component, target: &mut OwnedArea) -> Result<(), ConvertError> {
+    pub(super) fn carry(&self, component: Component, target: &mut OwnedArea) -> Result<(), ConvertError> {
         // SSE is asked for whatever XSTATE_BV says, and may be not enabled.
         let Ok(value) = self.component(component) else { return Ok(()) };
         // What a supervisor component's initial configuration is, not every manual says: a set bit is a value.

@@ -30,6 +30,21 @@
 //! under them: MXCSR, which the standard format loads from memory whatever XSTATE_BV says. And zeros are no
 //! initial configuration: FCW and MXCSR of zero unmask every exception.
 //!
+//! # As the outside sees it
+//! ptrace, core files, KVM and signal frames show an image in forms of their own, all of them the standard format
+//! or its first 512 bytes, and each with rules for what is around it. [`Area`] has a pair of methods for each:
+//!
+//! | view | written | read back |
+//! |---|---|---|
+//! | `struct user_fpregs_struct` (NT_PRFPREG) | [`user_fpregs`](Area::user_fpregs) | [`set_user_fpregs`](Area::set_user_fpregs) |
+//! | NT_X86_XSTATE | [`regset`](Area::regset) | [`set_regset`](Area::set_regset) |
+//! | notes of a core file | [`xstate_note`](Area::xstate_note), [`layout_note`](Layout::layout_note) | [`from_notes`](Area::from_notes) |
+//! | `struct kvm_xsave` | [`kvm_xsave`](Area::kvm_xsave) | [`set_kvm_xsave`](Area::set_kvm_xsave) |
+//! | signal frame | [`signal_frame`](Area::signal_frame) | [`SignalFrame`] |
+//!
+//! PKRU is in these forms, and not in a thread's image: its home in memory is the thread's. So what writes a view
+//! is given it, and what reads one gives it back.
+//!
 //! # What is never trusted
 //! Bytes may come from a signal frame, a core file or another machine. Nothing in them is believed for the
 //! safety of an access: offsets come from the layout, and are held against the length at each use. Whether a
@@ -78,6 +93,7 @@ mod instruction;
 mod layout;
 mod legacy;
 mod register;
+mod views;
 
 pub use aligned::AlignedBytes;
 pub(crate) use area::initial_value;
@@ -93,3 +109,4 @@ pub use legacy::{LegacyRegion, Rounding};
 pub(crate) use legacy::{SSE_BYTES, X87_BYTES};
 pub(crate) use register::lane;
 pub use register::{Register, RegisterValue, UnknownRegister};
+pub use views::{FrameKind, LegacyOnly, NoteError, SignalFrame, Tag, TagWord, ViewError};

@@ -151,3 +151,63 @@ pub(crate) fn any_bytes() -> impl Strategy<Value = (Layout, Vec<u8>)> {
         (layout, bytes)
     })
 }
+
+/// Every enabled component but PKRU holds something.
+pub(crate) fn full(layout: &Layout, format: Format) -> OwnedArea {
+    image(layout, format, !(1 << 9), u64::MAX, 0x9fbf)
+}
+
+/// The same image, with all that no restore looks at made garbage.
+pub(crate) fn with_garbage(area: &OwnedArea) -> OwnedArea {
+    let mut other = area.clone();
+    let legacy = other.layout().size_bytes(Format::Fxsave);
+    let (keep, xstate_bv) = (area.clone(), area.xstate_bv());
+    let mxcsr = area.mxcsr();
+    other.bytes_mut()[..legacy].fill(0xa5);
+    if let Some(extended) = other.bytes_mut().get_mut(576..) {
+        extended.fill(0xa5);
+    }
+    other.legacy_mut().set_mxcsr(mxcsr);
+    for component in xstate_bv.components().iter() {
+        other.set_component(component, &keep.component(component).unwrap()).unwrap();
+    }
+    other
+}
+
+pub(crate) fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
+    bytes[offset..offset + value.len()].copy_from_slice(value);
+}
+
+pub(crate) fn word(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap())
+}
+
+pub(crate) fn long(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
+}
+
+/// A thread's image on Skylake-SP with a value in some registers, and where each is in the standard format.
+pub(crate) const VALUES: &[(&str, usize, &[u8])] = &[
+    ("fcw", 0, &[0x7f, 0x0f]),
+    ("fsw", 2, &[0, 0x38]),
+    ("ftw", 4, &[0x80]),
+    ("fop", 6, &[0xd9, 0x01]),
+    ("fip", 8, &[1, 2, 3, 4, 5, 6, 7, 8]),
+    ("fdp", 16, &[8, 7, 6, 5, 4, 3, 2, 1]),
+    ("mxcsr", 24, &[0xa0, 0x9f, 0, 0]),
+    ("st0", 32, &[1, 2, 3, 4, 5, 6, 7, 0x88, 9, 0x40]),
+    ("st7", 144, &[0xff; 10]),
+    ("xmm0", 160, &[0x10; 16]),
+    ("xmm15", 400, &[0x1f; 16]),
+    ("k1", 1096, &[0x61; 8]),
+    ("zmm31", 2624, &[0x93; 64]),
+];
+
+pub(crate) fn thread(format: Format) -> OwnedArea {
+    let mut area = Area::initial(&cpu("skylake-sp").with_mxcsr_mask(0x2_ffff), format);
+    let room = |name: &str| format != Format::Fxsave || !["k1", "zmm31"].contains(&name);
+    for (name, _, value) in VALUES.iter().filter(|(name, ..)| room(name)) {
+        area.set_register(name.parse().unwrap(), value).unwrap();
+    }
+    with_garbage(&area)
+}
