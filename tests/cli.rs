@@ -77,15 +77,17 @@ fn json_is_one_object_a_line_with_the_documented_fields() {
             assert!(line["agreement"][field].is_u64(), "agreement.{field}");
         }
         assert_eq!(line["agreement"]["disagreements"], 0);
+        assert_eq!(line["use"], 1.0);
         assert!(line["agreement"]["quirks"]["exit_saves_dead_task"].is_u64());
         assert_eq!(line["agreement"]["first"].as_array().map(Vec::len), Some(0));
         let policies = line["policies"].as_array().expect("policies");
         let names: Vec<_> = policies.iter().filter_map(|policy| policy["name"].as_str()).collect();
         assert_eq!(names, ["eager", "eager-owner", "deferred", "owner-slot", "lazy-save"]);
         for policy in policies {
-            for field in ["saves", "restores", "restores_skipped"] {
+            for field in ["saves", "restores", "restores_skipped", "traps", "flushes"] {
                 assert!(policy[field].is_u64(), "policies[].{field}");
             }
+            assert_eq!(policy["counts"], "exact");
             for field in ["cost_ns", "saves_over_optimum", "restores_over_optimum"] {
                 assert!(policy[field].is_f64(), "policies[].{field}");
             }
@@ -119,6 +121,39 @@ fn policies_can_be_chosen_and_costs_given() {
         let count = |field: &str| policy[field].as_u64().expect("a count") as f64;
         let cost = count("saves") * 100.0 + count("restores") * 1000.0 + count("restores_skipped");
         assert_eq!(policy["cost_ns"].as_f64(), Some(cost));
+    }
+}
+
+#[test]
+fn the_use_of_the_fpu_is_printed_and_counts_for_policies_that_trap() {
+    let file = recording("hop-2cpu-6.1.txt.gz");
+    let traps = |share: &str| {
+        let mut command = fpuswitch();
+        command.args(["replay", "--json", "--policy", "full-lazy", "--policy", "entry-exit", "--use", share]);
+        let line = stdout(&output(command.arg(&file)));
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(line["use"].as_f64(), share.parse().ok());
+        let [lazy, entry_exit] = [0, 1].map(|policy| line["policies"][policy].clone());
+        assert_eq!((&lazy["counts"], &entry_exit["counts"]), (&"fpu-use".into(), &"lower-bound".into()));
+        assert!(lazy["restores_over_optimum"].is_null() && entry_exit["restores_over_optimum"].is_f64());
+        lazy["traps"].as_u64().expect("a count")
+    };
+    let [always, sometimes, never] = ["1", "0.25", "0"].map(traps);
+    assert!(always > sometimes && sometimes > never && never == 0, "{always} {sometimes} {never}");
+
+    let one = stdout(&output(fpuswitch().args(["replay", "--all-policies", "--use", "0.25"]).arg(&file)));
+    assert!(one.contains("trap-restore, full-lazy: if a slice uses the FPU with probability 0.25"), "{one}");
+    assert!(row(&one, "entry-exit")[1].starts_with('≥'), "{one}");
+    assert_eq!(row(&one, "full-lazy")[2], "–", "{one}");
+    let all = stdout(&output(fpuswitch().args(["replay", "--all-policies"])));
+    for policy in ["eager", "trap-restore", "full-lazy", "entry-exit", "optimum"] {
+        assert!(!row(&all, policy).is_empty(), "{policy} has no row in\n{all}");
+    }
+    assert!(all.lines().all(|line| line.chars().count() <= 132), "{all}");
+    for share in ["1.5", "-1", "NaN", "often"] {
+        let output = output(fpuswitch().args(["replay", &format!("--use={share}")]));
+        assert_eq!(output.status.code(), Some(2), "{share}");
+        assert!(stderr(&output).contains("a share from 0 to 1"), "{}", stderr(&output));
     }
 }
 

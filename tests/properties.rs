@@ -7,7 +7,7 @@ use fpuswitch::{
     Event, EventError, Value,
     fpu::{
         Before, Load, Policy, Save,
-        policy::{Builtin, Deferred, Eager, EagerOwner, OwnerSlot},
+        policy::{Builtin, Deferred, Eager, EagerOwner, OwnerSlot, TrapRestore},
     },
     machine::{Cpu, Done, Machine, Outcome},
     registers::AbstractRegs,
@@ -19,7 +19,7 @@ use std::{
 };
 use support::{
     Checked, STEPS, any_event, cases, choice_lists, choices, fixed_choices,
-    policies::{FullLazy, Trap, answers, builtins},
+    policies::{answers, builtins},
     random,
     watched::{Calls, Watched},
 };
@@ -59,33 +59,27 @@ proptest! {
         }
     }
 
-    #[test]
-    fn policies_that_trap_keep_every_invariant(list in choice_lists(STEPS)) {
-        random(Trap, &list)?;
-        random(FullLazy, &list)?;
-    }
-
     /// With the invariants, which include what programs see: policies differ in cost only.
     #[test]
     fn what_can_happen_does_not_depend_on_the_policy((cpus, raws) in choice_lists(STEPS)) {
         let mut machines = Builtin::ALL.map(|policy| Machine::<AbstractRegs, _>::new(policy, cpus));
-        let mut trap = Machine::<AbstractRegs, _>::new(Trap, cpus);
         for raw in raws {
             for choice in choices(raw) {
                 let event = any_event(&machines[0], choice);
-                let [first, others @ ..] = machines.each_mut().map(|machine| machine.apply(event).map(drop));
-                for (other, policy) in others.into_iter().zip(&Builtin::ALL[1..]) {
-                    prop_assert_eq!(first, other, "{} under {}", event, policy.name());
-                }
-                let trapping = trap.apply(event).map(drop);
-                match event {
-                    Event::FirstUse(_) => prop_assert!(first.is_err(), "no policy but the last one traps"),
-                    Event::UserWrite(cpu, ..) if trapping == Err(EventError::TrapArmed(cpu)) => {
-                        prop_assert_eq!(first, Ok(()));
-                        prop_assert!(trap.apply(Event::FirstUse(cpu)).is_ok());
-                        prop_assert_eq!(trap.apply(event).map(drop), Ok(()));
+                let [first, others @ ..] = &mut machines;
+                let first = first.apply(event).map(drop);
+                for machine in others {
+                    let other = machine.apply(event).map(drop);
+                    match event {
+                        // Whether the trap is armed is the policy's business.
+                        Event::FirstUse(_) => prop_assert!(first.is_err(), "eager arms no trap"),
+                        Event::UserWrite(cpu, ..) if other == Err(EventError::TrapArmed(cpu)) => {
+                            prop_assert_eq!(first, Ok(()));
+                            prop_assert!(machine.apply(Event::FirstUse(cpu)).is_ok());
+                            prop_assert_eq!(machine.apply(event).map(drop), Ok(()));
+                        }
+                        _ => prop_assert_eq!(first, other, "{} under {}", event, machine.policy().name()),
                     }
-                    _ => prop_assert_eq!(first, trapping, "{} under {}", event, Trap.name()),
                 }
                 if first.is_ok() {
                     break;
@@ -190,7 +184,10 @@ fn was_needed(before: &Checked<Builtin>, done: Done) -> bool {
         Before::Flush { cpu: on, task } => {
             cpus.any(|cpu| cpu.slot().cpu() == on && holds_only_copy(cpu, task)) && done.save == Save::Saved
         }
-        Before::Interrupt { cpu } => before.spec.in_user_mode(cpu) && done.save == Save::Kept,
+        Before::Interrupt { cpu } => {
+            let saves = *before.machine.policy() == Builtin::EntryExit;
+            before.spec.in_user_mode(cpu) && done.save == if saves { Save::Saved } else { Save::Kept }
+        }
     }
 }
 
@@ -212,20 +209,29 @@ fn table(
     let in_memory = fpstate.need_fpu_load() || outcome.before.iter().flatten().any(flush);
     let valid = fpstate.is_valid_on(cpu.slot());
     let unless_valid = if valid { Load::Skipped } else { Load::Restored };
-    let (eager, lazy) = (matches!(policy, Builtin::Eager | Builtin::EagerOwner), policy == Builtin::LazySave);
+    let eager = matches!(policy, Builtin::Eager | Builtin::EagerOwner);
+    let lazy = matches!(policy, Builtin::LazySave | Builtin::FullLazy);
+    let armed = cpu.slot().trap_armed();
+    let loads_by_count = policy == Builtin::TrapRestore && fpstate.uses() > TrapRestore::SLICES;
     Some(match event {
         _ if !fpstate.is_user() && matches!(event, Event::ScheduleOut(_)) => (None, Some(Save::NotUser)),
         _ if !fpstate.is_user() => (Some(Load::NotUser), None),
         Event::ScheduleOut(_) if lazy => (None, Some(Save::Kept)),
         Event::ScheduleOut(_) if in_memory => (None, Some(Save::AlreadyInMemory)),
         Event::ScheduleOut(_) => (None, Some(Save::Saved)),
+        Event::ScheduleIn(..) if loads_by_count => (Some(unless_valid), None),
+        Event::ScheduleIn(..) if policy == Builtin::TrapRestore => (Some(Load::TrapArmed), None),
+        Event::Return(..) if policy == Builtin::TrapRestore && armed => (Some(Load::TrapArmed), None),
+        _ if policy == Builtin::FullLazy && !valid => (Some(Load::TrapArmed), None),
+        Event::ScheduleIn(..) if policy == Builtin::FullLazy && !in_memory => (Some(Load::AlreadyLive), None),
+        Event::ScheduleIn(..) if policy == Builtin::FullLazy => (Some(Load::Skipped), None),
         Event::ScheduleIn(..) if policy == Builtin::Eager => (Some(Load::Restored), None),
         Event::ScheduleIn(..) if eager => (Some(unless_valid), None),
         // Lazy-save finds the only copy where it left it.
         Event::ScheduleIn(..) if lazy && !in_memory => (Some(Load::Skipped), None),
         Event::ScheduleIn(..) => (Some(Load::Deferred), None),
         _ if eager || !in_memory => (Some(Load::AlreadyLive), None),
-        _ if policy == Builtin::Deferred => (Some(Load::Restored), None),
+        _ if matches!(policy, Builtin::Deferred | Builtin::EntryExit) => (Some(Load::Restored), None),
         _ => (Some(unless_valid), None),
     })
 }
@@ -258,8 +264,6 @@ fn random_events_reach_every_event_and_every_decision() {
             let history = history(policy, &list).expect("every invariant holds");
             history.into_iter().for_each(|(_, event, outcome)| note(event, outcome));
         }
-        let history = history(Trap, &list).expect("every invariant holds");
-        history.into_iter().for_each(|(_, event, outcome)| note(event, outcome));
     }
     assert_eq!(names, documented_names());
     let decisions = [

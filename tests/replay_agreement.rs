@@ -4,8 +4,8 @@
 mod recordings;
 
 use fpuswitch::{
-    fpu::policy::Builtin,
-    replay::{Agreement, Decision, OptimumCounts, Options, Quirk, Report, replay},
+    fpu::{Policy, policy::Builtin},
+    replay::{Agreement, Basis, Costs, Decision, OptimumCounts, Options, Quirk, Report, replay},
 };
 use recordings::{Found, Optimum, TRACEPOINTS_ONLY, WITH_FUNCTIONS, rows, text};
 use std::sync::LazyLock;
@@ -27,7 +27,7 @@ impl Recording {
     }
 
     fn against(&self, reference: Builtin) -> Agreement {
-        let options = Options { reference, policies: Vec::new(), check: false };
+        let options = Options { reference, policies: Vec::new(), ..Options::default() };
         replay(self.text.as_bytes(), &options).unwrap().agreement
     }
 }
@@ -151,10 +151,13 @@ fn counts_are_those_of_the_table() {
 #[test]
 fn every_invariant_holds_after_every_event() {
     for (at, Recording { name, text, .. }) in all().enumerate() {
-        let policies = if cfg!(debug_assertions) { &Builtin::ALL[at % 5..][..1] } else { &Builtin::ALL[..] };
+        let one = &Builtin::ALL[at % Builtin::ALL.len()..][..1];
+        let policies = if cfg!(debug_assertions) { one } else { &Builtin::ALL[..] };
         let lines = if cfg!(debug_assertions) { 6000 } else { usize::MAX };
         let text: String = text.split_inclusive('\n').take(lines).collect();
-        let options = Options { check: true, policies: policies.to_vec(), ..Options::default() };
+        // Not every slice uses the FPU, so that the trap stays armed in some.
+        let policies = policies.to_vec();
+        let options = Options { check: true, fpu_use: 0.8, policies, ..Options::default() };
         let report = replay(text.as_bytes(), &options).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(report.agreement.disagreements, 0, "{name}");
     }
@@ -239,4 +242,77 @@ fn policies_keep_their_order_and_none_is_below_the_optimum() {
         assert!(lazy_save.saves <= owner_slot.saves, "{name}");
         assert_eq!(lazy_save.restores, owner_slot.restores, "{name}");
     }
+}
+
+fn replayed(text: &str, policies: &[Builtin], fpu_use: f64) -> Report {
+    let options = Options { fpu_use, ..Options::new(policies.to_vec()) };
+    replay(text.as_bytes(), &options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What the recordings do not say decides what policies that trap do, and nothing else.
+#[test]
+fn the_share_of_slices_that_use_the_fpu_counts_for_policies_that_trap_only() {
+    for Recording { name, text, report, .. } in &*WITH {
+        let [always, half, never] = [1.0, 0.5, 0.0].map(|share| replayed(text, &Builtin::ALL, share));
+        for counts in &always.policies {
+            let of =
+                |report: &Report| report.policies.iter().find(|p| p.name == counts.name).cloned().unwrap();
+            if counts.basis == Basis::FpuUse {
+                assert!(counts.traps > 0 && of(&never).traps == 0, "{name}: {counts:?}");
+                // Slices without a use in between set the count of trap-restore back, so that it traps more often, and a
+                // trap loads what is still there.
+                let fewer = of(&half).traps < counts.traps && of(&half).restores < counts.restores;
+                assert!(fewer || counts.name == Builtin::TrapRestore.name(), "{name}: {counts:?}");
+                assert_eq!(counts.over_optimum(&report.optimum), [None; 2]);
+            } else {
+                assert_eq!((counts, counts), (&of(&half), &of(&never)), "{name}");
+                assert_eq!(counts.traps, 0, "{name}: {counts:?}");
+            }
+        }
+        // The same slices, each time.
+        assert_eq!(replayed(text, &Builtin::ALL, 0.5).policies, half.policies, "{name}");
+        // Whatever the others are: the five exact ones are those of the default.
+        let exact: Vec<_> = always.policies.iter().filter(|p| p.basis == Basis::Schedule).collect();
+        assert!(exact.into_iter().eq(&report.policies), "{name}");
+        assert_eq!(always.agreement, report.agreement, "{name}");
+    }
+}
+
+/// Nothing is loaded for a task that never uses the FPU, but where a signal's frame needs its registers.
+#[test]
+fn policies_that_trap_do_nothing_for_slices_without_a_use() {
+    let ping_pong = WITH.iter().find(|recording| recording.name == "pipe-2cpu-6.1").expect("bundled");
+    let report = replayed(&ping_pong.text, &[Builtin::TrapRestore, Builtin::FullLazy], 0.0);
+    for policy in &report.policies {
+        assert!(policy.traps == 0 && policy.restores <= 1, "{policy:?}");
+    }
+    // With five slices in a row that use it, a trap is spared.
+    let report = replayed(&ping_pong.text, &[Builtin::TrapRestore, Builtin::FullLazy], 1.0);
+    assert!(report.policies[0].traps * 10 < report.policies[1].traps, "{:?}", report.policies);
+}
+
+/// Every entry that is seen costs a save, and every return a restore.
+#[test]
+fn entry_exit_does_more_than_a_policy_that_acts_at_switches() {
+    for Recording { name, text, .. } in all() {
+        let report = replayed(text, &[Builtin::EntryExit, Builtin::Deferred], 1.0);
+        let [entry_exit, deferred] = &report.policies[..] else { panic!("two policies") };
+        assert_eq!(entry_exit.basis, Basis::SeenEntries);
+        assert!(entry_exit.saves >= deferred.saves && entry_exit.restores > deferred.restores, "{name}");
+        assert!(entry_exit.over_optimum(&report.optimum)[1].is_some_and(|ratio| ratio > 1.0), "{name}");
+    }
+}
+
+/// Beside saves, restores and looks.
+#[test]
+fn a_trap_and_a_flush_have_their_price() {
+    let text = text("hop-2cpu-6.1");
+    let report = replayed(&text, &[Builtin::LazySave, Builtin::FullLazy], 1.0);
+    let free = Costs { save_ns: 0.0, restore_ns: 0.0, check_ns: 0.0, trap_ns: 0.0, flush_ns: 0.0 };
+    for policy in &report.policies {
+        assert!(policy.flushes > 0 && policy.flushes <= policy.saves, "{policy:?}");
+        assert_eq!(policy.cost_ns(&Costs { flush_ns: 3.0, ..free }), 3.0 * policy.flushes as f64);
+        assert_eq!(policy.cost_ns(&Costs { trap_ns: 5.0, ..free }), 5.0 * policy.traps as f64);
+    }
+    assert!(report.policies[1].traps > 0, "{report:?}");
 }

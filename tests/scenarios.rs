@@ -7,14 +7,13 @@ mod support;
 
 use fpuswitch::{
     Component, CpuId, EventError, Pkru, TaskId,
-    fpu::{LoadRule, Policy, SaveRule, policy::Builtin},
+    fpu::{Policy, policy::Builtin},
     registers::RegisterFile,
 };
 use support::{
     Checked, events,
-    policies::{Answers, ENTRY_EXIT, Trap},
     register_files::on_every_register_file,
-    story::{T0_OUT, T0_RAN, tell, tell_all},
+    story::{T0_OUT, T0_RAN, tell_all},
 };
 
 #[test]
@@ -251,103 +250,4 @@ fn without_pkru<R: RegisterFile + Clone>(regs: &R) {
         let pkrus = checked.machine.tasks().iter().map(|task| task.fpstate().pkru());
         assert!(pkrus.eq([Pkru::DEFAULT; 2]), "{}", policy.name());
     }
-}
-
-#[test]
-fn a_policy_that_traps_runs_user_code_without_its_registers() {
-    on_every_register_file!(|regs| {
-        let mut checked = Checked::on(regs, Trap, 1);
-        let armed = |checked: &Checked<Trap, _>| {
-            let task = checked.machine.task(TaskId::first(0)).expect("T0").fpstate();
-            (checked.machine.cpus()[0].slot().trap_armed(), task.need_fpu_load(), task.user_on().is_some())
-        };
-        tell(
-            &mut checked,
-            0,
-            "spawn T0; spawn T1
-             in c0 T0     | trap armed
-             return c0 T0 | trap armed",
-        );
-        assert_eq!(armed(&checked), (true, true, true));
-        let write = events("user-write c0 AVX 7")[0];
-        assert_eq!(checked.follow(write), Err(EventError::TrapArmed(CpuId(0))));
-        tell(
-            &mut checked,
-            0,
-            "first-use c0                | restored
-             user-write c0 AVX 7; entry c0 interrupt
-             kernel-fpu-begin c0 softirq | saved
-             kernel-fpu-end c0           | trap armed
-             return c0 T0                | trap armed
-             first-use c0                | restored",
-        );
-        assert_eq!(armed(&checked), (false, false, true));
-        tell(
-            &mut checked,
-            0,
-            "entry c0 interrupt
-             out c0       | saved
-             in c0 T1     | trap armed
-             return c0 T1 | trap armed
-             entry c0 interrupt
-             out c0       | already in memory
-             in c0 T0     | trap armed
-             return c0 T0 | trap armed
-             first-use c0 | restore skipped
-             read T0 AVX  | interrupted c0, saved, trap armed, read 7",
-        );
-    });
-}
-
-#[test]
-fn a_cpu_that_loses_power_forgets_the_trap() {
-    on_every_register_file!(|regs| for loses in ["power-loss c0", "offline c0; online c0"] {
-        let mut checked = Checked::on(regs, Trap, 1);
-        checked.run("spawn T0; in c0 T0; out c0; idle c0");
-        assert!(checked.machine.cpus()[0].slot().trap_armed());
-        checked.run(loses);
-        assert!(!checked.machine.cpus()[0].slot().trap_armed(), "{loses}");
-    });
-}
-
-/// Under a policy that gives the registers up at entry, nobody is valid in the kernel.
-#[test]
-fn a_policy_that_saves_at_entry_owns_nothing_in_the_kernel() {
-    on_every_register_file!(|regs| {
-        let mut checked = Checked::on(regs, ENTRY_EXIT, 1);
-        tell(
-            &mut checked,
-            0,
-            "spawn T0
-             in c0 T0                 | load deferred
-             return c0 T0             | restored
-             user-write c0 AVX 7
-             entry c0 system-call     | saved",
-        );
-        assert_eq!(checked.machine.cpus()[0].slot().owner(), None);
-        tell(
-            &mut checked,
-            0,
-            "kernel-fpu-begin c0 task | already in memory
-             kernel-fpu-end c0        | load deferred
-             out c0                   | already in memory
-             in c0 T0                 | load deferred
-             return c0 T0             | restored",
-        );
-    });
-}
-
-/// With the trap armed, the registers that an entry gives up can be another task's only copy, and those of the
-/// task itself can be on another CPU.
-#[test]
-fn a_policy_that_traps_and_saves_at_entry_loses_nothing() {
-    on_every_register_file!(|regs| {
-        let policy =
-            Answers { switch_out: [SaveRule::Keep; 4], switch_in: [LoadRule::Trap; 4], ..ENTRY_EXIT };
-        let policy = Answers { return_to_user: [LoadRule::Trap; 4], ..policy };
-        let others = "spawn T0; spawn T1; in c0 T1; move-to-cpu c0; out c0; in c0 T0; return c0 T0";
-        Checked::on(regs, policy, 1).run(others).run("entry c0 interrupt; read T1 AVX");
-        let elsewhere = "spawn T0; in c0 T0; move-to-cpu c0; out c0; idle c0; in c1 T0; return c1 T0";
-        Checked::on(regs, policy, 2).run(elsewhere).run("entry c1 interrupt; read T0 AVX");
-    });
 }

@@ -144,7 +144,11 @@ fn a_failed_return_of_the_owner_is_tried_again() {
 /// What T0 sees in SSE and AVX behind a return from a frame that was changed, as the machine's registers have
 /// it. The tests of the reference model say the same of the model.
 #[track_caller]
-fn after_return<R: RegisterFile + Clone>(regs: &R, change: &str, load: &str) -> [(u8, u8); 5] {
+fn after_return<R: RegisterFile + Clone>(
+    regs: &R,
+    change: &str,
+    load: &str,
+) -> [(u8, u8); Builtin::ALL.len()] {
     Builtin::ALL.map(|policy| {
         let mut checked = Checked::on(regs, policy, 1);
         checked.run("spawn T0; in c0 T0; return c0 T0; user-write c0 SSE 3; user-write c0 AVX 7");
@@ -171,9 +175,13 @@ fn task<P: Policy, R: RegisterFile>(checked: &Checked<P, R>) -> &Task<R> {
 #[test]
 fn a_frame_restores_what_it_still_holds() {
     on_every_register_file!(|regs| {
-        assert_eq!(after_return(regs, "", "frame loaded"), [(3, 7); 5]);
-        assert_eq!(after_return(regs, "frame T0 short", "frame loaded"), [(3, 0); 5]);
-        assert_eq!(after_return(regs, "frame T0 bad-header", "frame refused, initialised"), [(0, 0); 5]);
+        const POLICIES: usize = Builtin::ALL.len();
+        assert_eq!(after_return(regs, "", "frame loaded"), [(3, 7); POLICIES]);
+        assert_eq!(after_return(regs, "frame T0 short", "frame loaded"), [(3, 0); POLICIES]);
+        assert_eq!(
+            after_return(regs, "frame T0 bad-header", "frame refused, initialised"),
+            [(0, 0); POLICIES]
+        );
     });
 }
 

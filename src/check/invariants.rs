@@ -6,7 +6,10 @@
 use super::Spec;
 use crate::{
     Component, CpuId, Current, Event, TaskId,
-    fpu::{Policy, TaskKind, policy::InKernel, policy::NotRunning},
+    fpu::{
+        Policy, TaskKind,
+        policy::{InKernel, InUser, NotRunning},
+    },
     machine::{Machine, Outcome, Task},
     registers::{Image, RegisterFile},
 };
@@ -78,16 +81,20 @@ pub fn check<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec) -
     Ok(())
 }
 
-/// Checks what an event gave back: a read gives what the program of the task must see.
+/// Checks what an event did: a read gives what the program of the task must see, and behind an entry the state is
+/// where the policy promises it.
 ///
 /// # Errors
-/// I4, when it does not.
+/// I4 or I3, when it does not.
 pub fn check_outcome<R: RegisterFile, P: Policy>(
     machine: &Machine<R, P>,
     spec: &Spec,
     event: Event,
     outcome: &Outcome,
 ) -> Checked {
+    if let Event::Entry(cpu, _) = event {
+        return check_entry(machine, cpu);
+    }
     let Event::Read(task, component) = event else { return Ok(()) };
     if machine.task(task).is_none_or(|task| task.fpstate().signal().is_returning()) {
         return Ok(());
@@ -95,6 +102,23 @@ pub fn check_outcome<R: RegisterFile, P: Policy>(
     let ought = spec.state(task).and_then(|state| state.value(component));
     holds(Invariant::I4, outcome.value.is_some() && outcome.value == ought, || {
         format!("{event} gave {}, expected {}", Shown(outcome.value), Shown(ought))
+    })
+}
+
+/// Directly behind an entry nothing has loaded the task yet.
+fn check_entry<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, id: CpuId) -> Checked {
+    let (Some(cpu), InKernel::InMemory) = (machine.cpu(id), machine.policy().form().in_kernel) else {
+        return Ok(());
+    };
+    let Current::Task(task) = cpu.current() else { return Ok(()) };
+    let in_memory = machine.task(task).is_some_and(|task| {
+        let fpstate = task.fpstate();
+        fpstate.need_fpu_load() && !machine.cpus().iter().any(|cpu| fpstate.is_valid_on(cpu.slot()))
+    });
+    holds(Invariant::I3, in_memory, || {
+        format!(
+            "{task} has entered the kernel on {id} and is not in memory alone, which this policy promises"
+        )
     })
 }
 
@@ -119,10 +143,20 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
 
     if let Some(cpu) = fpstate.user_on() {
         let slot = machine.cpu(cpu).map(|cpu| cpu.slot());
-        let live = slot.is_some_and(|slot| !fpstate.need_fpu_load() && fpstate.is_valid_on(slot));
+        let valid = slot.is_some_and(|slot| fpstate.is_valid_on(slot));
+        let live = valid && !fpstate.need_fpu_load();
         let armed = slot.is_some_and(|slot| slot.trap_armed());
         holds(Invariant::I1, live || armed, || {
             format!("{id} runs user code on {cpu} and its registers are not there")
+        })?;
+        let keeps_form = match machine.policy().form().in_user {
+            InUser::Loaded => !armed,
+            InUser::LoadedOrTrap => true,
+            InUser::TrapUnlessValid => armed != valid,
+        };
+        holds(Invariant::I1, keeps_form, || {
+            let trap = if armed { "armed" } else { "not armed" };
+            format!("{id} runs user code on {cpu} with the trap {trap}, which this policy rules out")
         })?;
     }
     form(machine, task)?;
@@ -186,7 +220,7 @@ fn form<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, task: &Task<R>) -> 
         });
     };
     let in_kernel_fpu = machine.cpu(cpu).is_some_and(|cpu| cpu.slot().kernel_fpu().is_some());
-    let loaded = !need_fpu_load || in_kernel_fpu || form.in_kernel == InKernel::Anywhere;
+    let loaded = !need_fpu_load || in_kernel_fpu || form.in_kernel != InKernel::Loaded;
     holds(Invariant::I3, loaded || fpstate.signal().is_returning(), || {
         format!("{id} is current on {cpu} and not loaded, which this policy promises")
     })

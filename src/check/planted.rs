@@ -55,6 +55,10 @@ impl<P: Policy> Policy for Planted<P> {
         self.policy.release(why, task)
     }
 
+    fn counts_uses(&self) -> bool {
+        self.policy.counts_uses()
+    }
+
     fn defect(&self) -> Option<Defect> {
         Some(self.defect)
     }

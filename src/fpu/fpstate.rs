@@ -1,6 +1,6 @@
 //! A task's image in memory and its bookkeeping.
 
-use super::{OwnerSlot, signal::SignalStep};
+use super::{Facts, OwnerSlot, signal::SignalStep};
 use crate::{CpuId, Pkru, TaskId, registers::Image};
 
 /// What kind of task it is: only user tasks have a state to switch (invariant I6).
@@ -28,6 +28,8 @@ pub struct Fpstate<I> {
     pub(super) pkru: Pkru,
     pub(super) user_on: Option<CpuId>,
     pub(super) signal: SignalStep,
+    /// Consecutive slices with a use, for a policy that counts them.
+    pub(super) uses: u8,
 }
 
 impl<I: Image> Fpstate<I> {
@@ -46,6 +48,7 @@ impl<I: Image> Fpstate<I> {
             pkru: Pkru::DEFAULT,
             user_on: None,
             signal: SignalStep::Idle,
+            uses: 0,
         }
     }
 
@@ -94,6 +97,17 @@ impl<I: Image> Fpstate<I> {
         self.signal
     }
 
+    /// In how many consecutive slices the task has used the FPU, under a policy that
+    /// [counts](super::Policy::counts_uses) them.
+    pub fn uses(&self) -> u8 {
+        self.uses
+    }
+
+    /// What a policy is told, given whether the registers in question are valid for the task.
+    pub(crate) fn facts(&self, valid: bool) -> Facts {
+        Facts { valid, need_fpu_load: self.need_fpu_load, uses: self.uses }
+    }
+
     /// The predicate of the whole protocol: `slot`'s registers hold this task's state.
     ///
     /// Inside a protocol function use [`PreemptOff::validity`](super::PreemptOff::validity), whose result
@@ -114,6 +128,7 @@ impl<I: Image> Fpstate<I> {
     pub(super) fn reset_image(&mut self) {
         self.image.reset();
         self.need_fpu_load = true;
+        self.uses = 0;
         self.invalidate();
     }
 }

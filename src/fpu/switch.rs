@@ -7,7 +7,7 @@ use crate::{CpuId, EntryKind, registers::RegisterFile};
 
 pub(super) fn facts<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &Fpstate<R::Image>) -> Facts {
     let validity = cpu.validity(task);
-    Facts { valid: cpu.trust(validity), need_fpu_load: task.need_fpu_load }
+    task.facts(cpu.trust(validity))
 }
 
 /// The current task, in user mode on this CPU, enters the kernel.
@@ -52,10 +52,15 @@ pub fn switch_out<R: RegisterFile, P: Policy>(
     let save = if !prev.is_user() {
         Save::NotUser
     } else {
-        match policy.switch_out(facts(cpu, prev)) {
+        let used = !prev.need_fpu_load;
+        let save = match policy.switch_out(facts(cpu, prev)) {
             SaveRule::Keep => Save::Kept,
             SaveRule::Save => access::copy_to_memory(cpu, prev)?,
+        };
+        if policy.counts_uses() && !used {
+            prev.uses = 0;
         }
+        save
     };
     pkru::save(cpu, prev);
     Ok(save)
@@ -76,6 +81,10 @@ pub fn switch_in<R: RegisterFile, P: Policy>(
         access::on_this_cpu(cpu, next)?;
     }
     let load = load_by(rule, cpu, next)?;
+    if policy.counts_uses() && rule != LoadRule::Trap && !next.need_fpu_load {
+        // Nothing will tell whether the slice uses what is there already: it counts as if it did.
+        next.uses = next.uses.wrapping_add(1);
+    }
     pkru::load(cpu, next);
     Ok(load)
 }
@@ -125,11 +134,15 @@ pub fn first_use<R: RegisterFile, P: Policy>(
     policy: &P,
     task: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
-    match policy.first_use(facts(cpu, task)) {
+    let load = match policy.first_use(facts(cpu, task)) {
         LoadRule::Always => access::load_always(cpu, task),
         // The instruction is about to retire: there is nothing left to put the load off to.
         LoadRule::UnlessValid | LoadRule::Defer | LoadRule::Trap => access::move_to_cpu(cpu, task),
+    }?;
+    if policy.counts_uses() {
+        task.uses = task.uses.wrapping_add(1);
     }
+    Ok(load)
 }
 
 /// The registers were taken from the current task, in the kernel, and are free again.

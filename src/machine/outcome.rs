@@ -49,6 +49,12 @@ impl Outcome {
         matches!(self.load, Some(Load::Restored | Load::Initialised)) as u32
     }
 
+    /// How often another CPU had to save a task's only copy first.
+    pub fn flushes(&self) -> u32 {
+        let flush = |done: &&Done| matches!(done.asked, Before::Flush { .. });
+        self.before.iter().flatten().filter(flush).count() as u32
+    }
+
     /// How often a restore was skipped because the registers still held the state.
     pub fn restores_skipped(&self) -> u32 {
         (self.load == Some(Load::Skipped)) as u32

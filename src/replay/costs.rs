@@ -18,11 +18,29 @@ pub struct Costs {
     pub restore_ns: f64,
     /// One look at the owner slot that found the registers valid.
     pub check_ns: f64,
+    /// One first use that traps (#NM), without the restore.
+    #[cfg_attr(feature = "cli", serde(default = "trap_ns"))]
+    pub trap_ns: f64,
+    /// One flush by another CPU, without its save: the request, and the wait for the answer.
+    #[cfg_attr(feature = "cli", serde(default = "flush_ns"))]
+    pub flush_ns: f64,
+}
+
+#[cfg(feature = "cli")]
+fn trap_ns() -> f64 {
+    Costs::TABLE.trap_ns
+}
+
+#[cfg(feature = "cli")]
+fn flush_ns() -> f64 {
+    Costs::TABLE.flush_ns
 }
 
 impl Costs {
-    /// XSAVEC and XRSTOR in an ordinary process (XINUSE A2H) on an Emerald Rapids guest at 2.3 GHz.
-    pub const TABLE: Self = Self { save_ns: 40.0, restore_ns: 43.0, check_ns: 1.3 };
+    /// XSAVEC and XRSTOR in an ordinary process (XINUSE A2H) on an Emerald Rapids guest at 2.3 GHz. The
+    /// trap and the flush are assumed: user space can measure neither.
+    pub const TABLE: Self =
+        Self { save_ns: 40.0, restore_ns: 43.0, check_ns: 1.3, trap_ns: 400.0, flush_ns: 1000.0 };
 
     /// Measures them on this host, in some 20 ms: those rows of [`crate::costs`] that [`of`](Self::of) takes. `None`
     /// where there is no XSAVEC.
@@ -31,16 +49,17 @@ impl Costs {
     }
 
     /// XSAVEC and XRSTOR in an ordinary process, by a table of [`costs::measure`], and the validity predicate,
-    /// which is measured here. `None` if they are not in it.
+    /// which is measured here; the others are those of [`TABLE`](Self::TABLE). `None` if they are not in it.
     pub fn of(table: &[InstructionCost]) -> Option<Self> {
         let [save_ns, restore_ns] = costs::save_and_restore_ns(table)?;
         let mut checks: Vec<f64> = (0..BLOCKS).map(|_| check_ns()).collect();
-        Some(Self { save_ns, restore_ns, check_ns: costs::median(&mut checks) })
+        Some(Self { save_ns, restore_ns, check_ns: costs::median(&mut checks), ..Self::TABLE })
     }
 
     /// Whether every cost is a number of nanoseconds: finite and not negative.
     pub fn is_sensible(&self) -> bool {
-        [self.save_ns, self.restore_ns, self.check_ns].iter().all(|ns| ns.is_finite() && *ns >= 0.0)
+        let all = [self.save_ns, self.restore_ns, self.check_ns, self.trap_ns, self.flush_ns];
+        all.iter().all(|ns| ns.is_finite() && *ns >= 0.0)
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     line::{Line, Parsed, What, parse},
     tasks::{CpuTrack, Pending, TaskTrack, Window},
 };
-use crate::{CpuId, EntryKind, Event, TaskId};
+use crate::{CpuId, EntryKind, Event, TaskId, fpu::Policy};
 use rustc_hash::FxHashMap;
 use std::{string::String, vec::Vec};
 
@@ -19,8 +19,8 @@ const MOST_IGNORED_NAMES: usize = 1000;
 
 /// Drives the machines with one recording.
 #[derive(Debug)]
-pub(super) struct Driver {
-    pub(super) fleet: Fleet,
+pub(super) struct Driver<P: Policy> {
+    pub(super) fleet: Fleet<P>,
     pub(super) agreement: Agreement,
     pub(super) kernel: KernelCounts,
     pub(super) cpus: Vec<CpuTrack>,
@@ -39,10 +39,10 @@ pub(super) struct Driver {
 
 pub(super) type Done = Result<(), ReplayError>;
 
-impl Driver {
-    pub(super) fn new(options: &Options) -> Self {
+impl<P: Policy> Driver<P> {
+    pub(super) fn new(options: &Options<P>) -> Self {
         Self {
-            fleet: Fleet::new(options.reference, &options.policies, options.check),
+            fleet: Fleet::new(options),
             agreement: Agreement::default(),
             kernel: KernelCounts::default(),
             cpus: Vec::new(),
@@ -103,6 +103,7 @@ impl Driver {
             lost: self.lost,
             kernel: self.kernel,
             agreement: self.agreement,
+            fpu_use: self.fleet.fpu_use(),
             policies: self.fleet.counts(),
             optimum,
             ignored: self.ignored.into_iter().map(|(text, count)| (name(text), count)).collect(),

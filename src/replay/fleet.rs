@@ -1,10 +1,10 @@
 //! The machines that a recording drives, all with the same events.
 
-use super::{PolicyCounts, ReplayError, optimum::Optimum};
+use super::{Options, PolicyCounts, ReplayError, optimum::Optimum, slices::Slices};
 use crate::{
     Component, CpuId, Event, TaskId, Value,
     check::{self, Spec},
-    fpu::{Facts, LoadRule, Policy, SaveRule, policy::Builtin},
+    fpu::{LoadRule, Policy, SaveRule, policy::Builtin},
     machine::{Cpu, Machine, Outcome, Task},
     registers::{AbstractRegs, RegisterFile},
 };
@@ -15,43 +15,48 @@ const KERNEL: &str = "the kernel's policy";
 
 /// One policy under comparison.
 #[derive(Debug)]
-struct Run {
-    machine: Machine<AbstractRegs, Builtin>,
+struct Run<P: Policy> {
+    machine: Machine<AbstractRegs, P>,
     counts: PolicyCounts,
 }
 
 /// The machine that is held against the kernel, with the kernel's quirks; one machine a policy, without them;
 /// and the optimum.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(super) struct Fleet<P: Policy> {
     shadow: Machine<AbstractRegs, Builtin>,
-    runs: Vec<Run>,
+    runs: Vec<Run<P>>,
     pub(super) optimum: Optimum,
     /// With `--check`: the reference model, and the pattern that user code writes next.
     check: Option<(Spec, u8)>,
+    slices: Slices,
     /// Slots of tasks that are gone.
     free: Vec<u32>,
     pub(super) line: u64,
 }
 
-impl Fleet {
-    pub(super) fn new(reference: Builtin, policies: &[Builtin], check: bool) -> Self {
-        let run = |policy: &Builtin| Run {
-            machine: Machine::new(*policy, 1),
-            counts: PolicyCounts::new(policy.name()),
-        };
+impl<P: Policy> Fleet<P> {
+    pub(super) fn new(options: &Options<P>) -> Self {
+        let run =
+            |policy: &P| Run { machine: Machine::new(policy.clone(), 1), counts: PolicyCounts::new(policy) };
         let components = AbstractRegs::default().enabled();
         Self {
-            shadow: Machine::new(reference, 1),
-            runs: policies.iter().map(run).collect(),
+            shadow: Machine::new(options.reference, 1),
+            runs: options.policies.iter().map(run).collect(),
             optimum: Optimum::default(),
-            check: check.then(|| (Spec::new(components), 0)),
+            check: options.check.then(|| (Spec::new(components), 0)),
+            slices: Slices::new(options.fpu_use),
             free: Vec::new(),
             line: 0,
         }
     }
 
+    pub(super) fn fpu_use(&self) -> f64 {
+        self.slices.share()
+    }
+
     pub(super) fn grow_cpus(&mut self, cpus: usize) {
+        self.slices.grow_cpus(cpus);
         self.shadow.grow_cpus(cpus);
         for run in &mut self.runs {
             run.machine.grow_cpus(cpus);
@@ -76,9 +81,8 @@ impl Fleet {
     pub(super) fn expects_save(&self, task: TaskId, cpu: CpuId) -> bool {
         let task = self.shadow.task(task).filter(|task| !task.has_exited());
         task.map(Task::fpstate).is_some_and(|fpstate| {
-            let (valid, need_fpu_load) = (fpstate.is_valid_on(self.cpu(cpu).slot()), fpstate.need_fpu_load());
-            !need_fpu_load
-                && self.shadow.policy().switch_out(Facts { valid, need_fpu_load }) == SaveRule::Save
+            let facts = fpstate.facts(fpstate.is_valid_on(self.cpu(cpu).slot()));
+            !facts.need_fpu_load && self.shadow.policy().switch_out(facts) == SaveRule::Save
         })
     }
 
@@ -86,11 +90,10 @@ impl Fleet {
     /// that looks, the registers not valid.
     pub(super) fn expects_load(&self, task: TaskId, cpu: CpuId, policy_decides: bool) -> bool {
         let Some(task) = self.shadow.task(task) else { return false };
-        let need_fpu_load = task.fpstate().need_fpu_load();
-        let valid = task.fpstate().is_valid_on(self.cpu(cpu).slot());
-        let rule = self.shadow.policy().return_to_user(Facts { valid, need_fpu_load });
+        let facts = task.fpstate().facts(task.fpstate().is_valid_on(self.cpu(cpu).slot()));
+        let rule = self.shadow.policy().return_to_user(facts);
         let looks = !policy_decides || rule != LoadRule::Always;
-        need_fpu_load && !(looks && valid)
+        facts.need_fpu_load && !(looks && facts.valid)
     }
 
     /// Lets an event happen on every machine.
@@ -98,6 +101,7 @@ impl Fleet {
         if let Some((spec, _)) = &mut self.check {
             spec.apply(event);
         }
+        self.slices.apply(event);
         self.kernel(event)?;
         self.optimum.apply(event);
         let (line, check) = (self.line, self.check.as_ref().map(|(spec, _)| spec));
@@ -111,8 +115,34 @@ impl Fleet {
                 Err(source) => return Err(ReplayError::Refused { line, event, source }),
             }
         }
-        if let Event::Return(cpu, _) = event {
-            self.user_code(cpu)?;
+        match event {
+            Event::Return(cpu, _) if self.slices.uses_fpu(cpu) => {
+                self.first_use(cpu)?;
+                self.user_code(cpu)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// User code uses the FPU, which traps on the machines where the trap is armed.
+    fn first_use(&mut self, cpu: CpuId) -> Result<(), ReplayError> {
+        let (line, check) = (self.line, self.check.as_ref().map(|(spec, _)| spec));
+        let event = Event::FirstUse(cpu);
+        for Run { machine, counts } in &mut self.runs {
+            if !machine.cpus()[cpu.0 as usize].slot().trap_armed() {
+                continue;
+            }
+            match machine.apply(event) {
+                Ok(ref outcome) => {
+                    counts.add(outcome);
+                    counts.traps += 1;
+                    verify(line, counts.name, machine, check, event, outcome)?;
+                }
+                Err(source) => return Err(ReplayError::Refused { line, event, source }),
+            }
+        }
+        if self.cpu(cpu).slot().trap_armed() {
+            self.kernel(event)?;
         }
         Ok(())
     }
@@ -160,10 +190,10 @@ impl Fleet {
 }
 
 /// With `--check`: everything that has to hold behind an event.
-fn verify(
+fn verify<P: Policy>(
     line: u64,
     policy: &'static str,
-    machine: &Machine<AbstractRegs, Builtin>,
+    machine: &Machine<AbstractRegs, P>,
     spec: Option<&Spec>,
     event: Event,
     outcome: &Outcome,

@@ -6,9 +6,9 @@ use super::{
     line::syscall_result,
     tasks::{Ptrace, TaskTrack},
 };
-use crate::{Component, CpuId, EntryKind, Event, TaskId, Value, Verb};
+use crate::{Component, CpuId, EntryKind, Event, TaskId, Value, Verb, fpu::Policy};
 
-impl Driver {
+impl<P: Policy> Driver<P> {
     /// Fork copies the parent's state, and loads it before if need be.
     pub(super) fn fork_copies(&mut self, cpu: CpuId, pid: u32) -> Done {
         let task = self.adopt(cpu, pid)?;

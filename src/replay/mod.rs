@@ -46,32 +46,55 @@ mod optimum;
 mod pending;
 mod report;
 mod signal;
+mod slices;
 mod tasks;
 
 pub use agreement::{Agreement, Decision, Disagreement, Quirk};
 pub use costs::Costs;
 pub use input::InputError;
-pub use report::{KernelCounts, OptimumCounts, PolicyCounts, Report};
+pub use report::{Basis, KernelCounts, OptimumCounts, PolicyCounts, Report};
 
-use crate::{Event, EventError, check::Violation, fpu::policy::Builtin};
+use crate::{
+    Event, EventError,
+    check::Violation,
+    fpu::{Policy, policy::Builtin},
+};
 use std::{io::Read, vec::Vec};
 
-/// What to replay under.
+/// What to replay under. The policies are the crate's, or any of your own type.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct Options<P = Builtin> {
     /// The policies to compare.
-    pub policies: Vec<Builtin>,
+    pub policies: Vec<P>,
     /// The policy that is held against the kernel, with the kernel's quirks. Anything but
     /// [`Builtin::OwnerSlot`] is a negative control: Linux from 5.2 is `owner-slot`.
     pub reference: Builtin,
     /// Whether every event is followed by a check of all invariants on all machines.
     pub check: bool,
+    /// The share of slices, from switch-in to switch-out, that use the FPU: which ones do is drawn, the same way each
+    /// time. From 0 to 1; anything else counts as the nearest of the two. Only policies that let user code run
+    /// without its registers do anything else for it: no recording says which slices use the FPU.
+    pub fpu_use: f64,
+}
+
+impl Options {
+    /// The policies whose counts follow from a recording alone: without an assumption about the use of the FPU, and
+    /// without kernel entries that a recording does not show.
+    pub const EXACT: [Builtin; 5] =
+        [Builtin::Eager, Builtin::EagerOwner, Builtin::Deferred, Builtin::OwnerSlot, Builtin::LazySave];
+}
+
+impl<P> Options<P> {
+    /// These policies; `owner-slot` against the kernel, no check, and every slice uses the FPU.
+    pub fn new(policies: Vec<P>) -> Self {
+        Self { policies, reference: Builtin::OwnerSlot, check: false, fpu_use: 1.0 }
+    }
 }
 
 impl Default for Options {
-    /// All policies, `owner-slot` against the kernel, no check.
+    /// The policies of [`EXACT`](Self::EXACT), otherwise as [`new`](Self::new).
     fn default() -> Self {
-        Self { policies: Builtin::ALL.to_vec(), reference: Builtin::OwnerSlot, check: false }
+        Self::new(Self::EXACT.to_vec())
     }
 }
 
@@ -127,7 +150,7 @@ pub enum ReplayError {
 ///
 /// # Errors
 /// [`ReplayError`] for input that is no recording, cut off, damaged or malformed, with the line.
-pub fn replay(input: impl Read, options: &Options) -> Result<Report, ReplayError> {
+pub fn replay<P: Policy>(input: impl Read, options: &Options<P>) -> Result<Report, ReplayError> {
     let mut lines = input::Lines::new(input)?;
     let mut driver = drive::Driver::new(options);
     while let Some((text, number)) = lines.next_line()? {

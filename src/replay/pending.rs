@@ -5,9 +5,9 @@ use super::{
     drive::{Done, Driver, IDLE, UNKNOWN},
     tasks::{CpuTrack, Pending, TaskTrack, Window},
 };
-use crate::{CpuId, Current, EntryKind, Event, KernelContext, TaskId};
+use crate::{CpuId, Current, EntryKind, Event, KernelContext, TaskId, fpu::Policy};
 
-impl Driver {
+impl<P: Policy> Driver<P> {
     /// The present line asks a question that the next line of the CPU answers.
     pub(super) fn open(&mut self, cpu: CpuId, pending: Pending) {
         let line = self.fleet.line;

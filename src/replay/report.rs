@@ -1,7 +1,10 @@
 //! What a replay found.
 
 use super::{Agreement, Costs};
-use crate::machine::Outcome;
+use crate::{
+    fpu::{Policy, policy::InKernel},
+    machine::Outcome,
+};
 use std::{collections::BTreeMap, string::String, vec::Vec};
 
 /// What a replay of one recording found.
@@ -24,6 +27,8 @@ pub struct Report {
     pub kernel: KernelCounts,
     /// How far `owner-slot` (or [`Options::reference`](super::Options::reference)) agrees.
     pub agreement: Agreement,
+    /// The share of slices that were taken to use the FPU: [`Options::fpu_use`](super::Options::fpu_use).
+    pub fpu_use: f64,
     /// What each policy would have done, in the order asked for.
     pub policies: Vec<PolicyCounts>,
     /// The fewest saves and restores possible.
@@ -64,30 +69,75 @@ pub struct OptimumCounts {
     pub restores: u64,
 }
 
+/// What the counts of a policy rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Basis {
+    /// The schedule alone: exact.
+    Schedule,
+    /// The share of slices that use the FPU, too, which no recording says. The policy lets user code run without its
+    /// registers, so that the optimum is no bound for it.
+    FpuUse,
+    /// The kernel entries that the recording shows: lower bounds.
+    SeenEntries,
+}
+
+impl Basis {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Schedule => "exact",
+            Self::FpuUse => "fpu-use",
+            Self::SeenEntries => "lower-bound",
+        }
+    }
+
+    /// By what the policy promises.
+    fn of(policy: &impl Policy) -> Self {
+        let form = policy.form();
+        if form.lets_foreign_registers_into_user_mode() {
+            Self::FpuUse
+        } else if form.in_kernel == InKernel::InMemory {
+            Self::SeenEntries
+        } else {
+            Self::Schedule
+        }
+    }
+}
+
 /// What one policy did.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PolicyCounts {
     /// The policy.
     pub name: &'static str,
+    /// What the counts rest on.
+    pub basis: Basis,
     /// Saves: at switches, for kernel FPU sections, evictions and flushes, into fork's copy and into signal
     /// frames.
     pub saves: u64,
     /// Restores from a task's image. Loads from signal frames are not counted: they are the same for all.
     pub restores: u64,
     /// Restores skipped because the registers still held the state, counted where the policy looks: at the
-    /// switch-in for `eager-owner` and `lazy-save`, else at the return.
+    /// switch-in for `eager-owner`, `trap-restore`, `full-lazy` and `lazy-save`, else at the return.
     pub restores_skipped: u64,
+    /// First uses that trapped (#NM).
+    pub traps: u64,
+    /// Saves that another CPU had to do first, for a task that left its only copy there. They are among the saves.
+    pub flushes: u64,
 }
 
 impl PolicyCounts {
-    pub(super) fn new(name: &'static str) -> Self {
-        Self { name, saves: 0, restores: 0, restores_skipped: 0 }
+    pub(super) fn new(policy: &impl Policy) -> Self {
+        let (name, basis) = (policy.name(), Basis::of(policy));
+        Self { name, basis, saves: 0, restores: 0, restores_skipped: 0, traps: 0, flushes: 0 }
     }
 
     pub(super) fn add(&mut self, outcome: &Outcome) {
         self.saves += u64::from(outcome.saves());
         self.restores += u64::from(outcome.restores());
         self.restores_skipped += u64::from(outcome.restores_skipped());
+        self.flushes += u64::from(outcome.flushes());
     }
 
     /// What that costs, in ns.
@@ -95,6 +145,17 @@ impl PolicyCounts {
         self.saves as f64 * costs.save_ns
             + self.restores as f64 * costs.restore_ns
             + self.restores_skipped as f64 * costs.check_ns
+            + self.traps as f64 * costs.trap_ns
+            + self.flushes as f64 * costs.flush_ns
+    }
+
+    /// Saves and restores as multiples of the optimum. `None` where the optimum is 0, and for a policy that it does
+    /// not bind.
+    pub fn over_optimum(&self, optimum: &OptimumCounts) -> [Option<f64>; 2] {
+        if self.basis == Basis::FpuUse {
+            return [None; 2];
+        }
+        [optimum.saves_ratio(self.saves), optimum.restores_ratio(self.restores)]
     }
 }
 

@@ -5,9 +5,12 @@ use super::{
     drive::{Done, Driver},
     tasks::Window,
 };
-use crate::{CpuId, EntryKind, Event, FrameChange, TaskId, fpu::SignalStep};
+use crate::{
+    CpuId, EntryKind, Event, FrameChange, TaskId,
+    fpu::{Policy, SignalStep},
+};
 
-impl Driver {
+impl<P: Policy> Driver<P> {
     /// `copy_fpstate_to_sigframe`: begins; the load and the save may come much later.
     pub(super) fn frame_opens(&mut self, cpu: CpuId, pid: u32) -> Done {
         self.adopt(cpu, pid)?;

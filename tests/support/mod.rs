@@ -12,7 +12,7 @@ pub(crate) mod watched;
 use fpuswitch::{
     Component, CpuId, Current, EntryKind, Event, EventError, FrameChange, KernelContext, Pkru, TaskId, Value,
     Verb,
-    check::{Spec, Violation, check},
+    check::{Spec, Violation, check, check_outcome},
     fpu::Policy,
     machine::{Machine, Outcome},
     registers::{AbstractRegs, RegisterFile},
@@ -106,7 +106,8 @@ impl<P: Policy, R: RegisterFile + Clone> Checked<P, R> {
     /// Lets an event happen, and checks everything.
     pub(crate) fn apply(&mut self, event: Event) -> Result<Outcome, Stopped> {
         let outcome = self.follow(event).map_err(Stopped::Refused)?;
-        let wrong = check(&self.machine, &self.spec).map_err(Wrong::Invariant);
+        let done = check_outcome(&self.machine, &self.spec, event, &outcome);
+        let wrong = done.and_then(|()| check(&self.machine, &self.spec)).map_err(Wrong::Invariant);
         match wrong.and_then(|()| self.seen(event, outcome).map_err(Wrong::Seen)) {
             Ok(()) => Ok(outcome),
             Err(wrong) => Err(Stopped::Broken(self.broken(wrong))),
@@ -133,11 +134,22 @@ impl<P: Policy, R: RegisterFile + Clone> Checked<P, R> {
         Broken { wrong, on: std::any::type_name::<R>(), events: self.events.clone() }
     }
 
+    /// The same, and behind a first use if the trap is armed where user code writes its registers.
+    pub(crate) fn apply_through_trap(&mut self, event: Event) -> Result<Outcome, Stopped> {
+        match self.apply(event) {
+            Err(Stopped::Refused(EventError::TrapArmed(cpu))) => {
+                self.apply(Event::FirstUse(cpu)).map(drop)?;
+                self.apply(event)
+            }
+            done => done,
+        }
+    }
+
     /// Lets the events of a text happen, one a line or separated by semicolons.
     #[track_caller]
     pub(crate) fn run(&mut self, text: &str) -> &mut Self {
         for event in events(text) {
-            if let Err(stopped) = self.apply(event) {
+            if let Err(stopped) = self.apply_through_trap(event) {
                 panic!("{}: {event}: {stopped}", self.machine.policy().name());
             }
         }

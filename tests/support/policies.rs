@@ -4,77 +4,12 @@ use fpuswitch::{
     EntryKind,
     fpu::{
         Facts, Form, LoadRule, Policy, SaveRule,
-        policy::{Builtin, InKernel, NotRunning, Release},
+        policy::{Builtin, InKernel, InUser, NotRunning, Release},
     },
 };
 use proptest::{array::uniform4, prelude::*};
 
-/// Save at switch-out, load when the first FPU instruction traps: `trap-restore`, without a use counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Trap;
-
-impl Policy for Trap {
-    fn name(&self) -> &'static str {
-        "trap-restore"
-    }
-
-    fn form(&self) -> Form {
-        Form::new(NotRunning::InMemory, InKernel::Anywhere)
-    }
-
-    fn switch_out(&self, _: Facts) -> SaveRule {
-        SaveRule::Save
-    }
-
-    fn switch_in(&self, _: Facts) -> LoadRule {
-        LoadRule::Trap
-    }
-
-    fn first_use(&self, _: Facts) -> LoadRule {
-        LoadRule::UnlessValid
-    }
-
-    fn return_to_user(&self, _: Facts) -> LoadRule {
-        LoadRule::Defer
-    }
-
-    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
-        LoadRule::Trap
-    }
-}
-
-/// Save when another task needs the registers, load when the first FPU instruction traps: `full-lazy`. The
-/// only policy here under which a running task's only copy can be on another CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct FullLazy;
-
-impl Policy for FullLazy {
-    fn name(&self) -> &'static str {
-        "full-lazy"
-    }
-
-    fn form(&self) -> Form {
-        Form::new(NotRunning::Anywhere, InKernel::Anywhere)
-    }
-
-    fn switch_out(&self, _: Facts) -> SaveRule {
-        SaveRule::Keep
-    }
-
-    fn switch_in(&self, task: Facts) -> LoadRule {
-        if task.valid { LoadRule::UnlessValid } else { LoadRule::Trap }
-    }
-
-    fn return_to_user(&self, _: Facts) -> LoadRule {
-        LoadRule::Defer
-    }
-
-    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
-        LoadRule::Trap
-    }
-}
-
-/// Answers what it was told to, sensible or not, for each of the four [`Facts`] there are. Only the save at
+/// Answers what it was told to, sensible or not, by the two [`Facts`] about where the state is. Only the save at
 /// kernel FPU begin is given: a policy that keeps the registers there loses them, and the trait says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Answers {
@@ -87,7 +22,7 @@ pub(crate) struct Answers {
     pub(crate) release: LoadRule,
 }
 
-/// Haiku's and gVisor's: save at entry, load at the return. Nobody owns registers in the kernel.
+/// Save at entry, load at the return, and nothing else.
 pub(crate) const ENTRY_EXIT: Answers = Answers {
     entry: [SaveRule::Save; 4],
     switch_out: [SaveRule::Save; 4],
@@ -108,7 +43,7 @@ impl Policy for Answers {
     }
 
     fn form(&self) -> Form {
-        Form::new(NotRunning::Anywhere, InKernel::Anywhere)
+        Form::new(NotRunning::Anywhere, InKernel::Anywhere).with_in_user(InUser::LoadedOrTrap)
     }
 
     fn entry(&self, _: EntryKind, task: Facts) -> SaveRule {
@@ -209,6 +144,10 @@ impl<P: Policy> Policy for Spoiled<P> {
 
     fn release(&self, why: Release, task: Facts) -> LoadRule {
         self.policy.release(why, task)
+    }
+
+    fn counts_uses(&self) -> bool {
+        self.policy.counts_uses()
     }
 }
 

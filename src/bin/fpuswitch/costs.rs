@@ -41,7 +41,7 @@ pub(crate) fn costs(arguments: &Arguments) -> Status {
         others.iter().map(|cost| format!("{} {:.1} ns", cost.instruction, cost.ns)).collect::<Vec<_>>();
     print(format_args!("{}.\n", others.join(", ")));
     let used = match Costs::of(&instructions) {
-        Some(costs) => Source { costs, from: "measured here" },
+        Some(costs) => Source { costs, from: MEASURED },
         None => Source { costs: Costs::TABLE, from: "from the built-in table, without XSAVEC" },
     };
     print(format_args!("Replay uses: {used}\n"));
@@ -78,6 +78,9 @@ fn rows(costs: &[&InstructionCost]) -> comfy_table::Table {
     rows
 }
 
+/// Of costs that user space can measure; the others are assumed.
+const MEASURED: &str = "measured here";
+
 /// Costs and where they come from.
 pub(crate) struct Source {
     pub(crate) costs: Costs,
@@ -106,7 +109,7 @@ impl Source {
                 }
             },
             None => Some(match Costs::measure() {
-                Some(costs) => Self { costs, from: "measured here" },
+                Some(costs) => Self { costs, from: MEASURED },
                 None => Self { costs: Costs::TABLE, from: "from the built-in table" },
             }),
         }
@@ -120,7 +123,9 @@ fn read(file: &Path) -> Result<Costs, CostsError> {
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Costs { save_ns, restore_ns, check_ns } = self.costs;
-        write!(f, "save {save_ns:.1} ns, restore {restore_ns:.1} ns, check {check_ns:.1} ns ({})", self.from)
+        let Costs { save_ns, restore_ns, check_ns, trap_ns, flush_ns } = self.costs;
+        let (from, assumed) = (self.from, if self.from == MEASURED { "assumed" } else { self.from });
+        writeln!(f, "save {save_ns:.1} ns, restore {restore_ns:.1} ns, check {check_ns:.1} ns ({from}),")?;
+        write!(f, "       #NM trap {trap_ns:.0} ns, flush by another CPU {flush_ns:.0} ns ({assumed})")
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct File<'a> {
     seconds: f64,
     kernel: Kernel,
     agreement: Agreement,
+    #[serde(rename = "use")]
+    fpu_use: f64,
     policies: Vec<Policy>,
     costs: Costs,
     lost: u64,
@@ -50,9 +52,12 @@ struct First {
 #[derive(Serialize)]
 struct Policy {
     name: &'static str,
+    counts: &'static str,
     saves: u64,
     restores: u64,
     restores_skipped: u64,
+    traps: u64,
+    flushes: u64,
     cost_ns: f64,
     saves_over_optimum: Option<f64>,
     restores_over_optimum: Option<f64>,
@@ -81,6 +86,7 @@ impl<'a> File<'a> {
                 quirks: agreement.quirks.iter().map(|(quirk, count)| (quirk.name(), *count)).collect(),
                 first: agreement.first.iter().map(First::new).collect(),
             },
+            fpu_use: report.fpu_use,
             policies: report.policies.iter().map(|p| Policy::new(p, &report.optimum, costs)).collect(),
             costs: *costs,
             lost: report.lost,
@@ -104,14 +110,18 @@ impl First {
 
 impl Policy {
     fn new(counts: &PolicyCounts, optimum: &OptimumCounts, costs: &Costs) -> Self {
+        let [saves_over_optimum, restores_over_optimum] = counts.over_optimum(optimum);
         Self {
             name: counts.name,
+            counts: counts.basis.name(),
             saves: counts.saves,
             restores: counts.restores,
             restores_skipped: counts.restores_skipped,
+            traps: counts.traps,
+            flushes: counts.flushes,
             cost_ns: counts.cost_ns(costs),
-            saves_over_optimum: optimum.saves_ratio(counts.saves),
-            restores_over_optimum: optimum.restores_ratio(counts.restores),
+            saves_over_optimum,
+            restores_over_optimum,
         }
     }
 }

@@ -46,7 +46,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct RunArguments {
-    /// The policy: eager, eager-owner, deferred, owner-slot or lazy-save.
+    /// The policy: eager, eager-owner, trap-restore, full-lazy, deferred, owner-slot, lazy-save or entry-exit.
     #[arg(long, value_name = "NAME", default_value_t = Named(Builtin::OwnerSlot))]
     policy: Named,
     /// A file of events (docs/events.md); - for standard input.

@@ -4,7 +4,7 @@ use crate::{Named, Status, bundled, complain, costs::Source, json, print, table}
 use comfy_table::{CellAlignment, Table};
 use fpuswitch::{
     fpu::policy::Builtin,
-    replay::{Options, ReplayError, Report, replay as replay_recording},
+    replay::{Basis, OptimumCounts, Options, PolicyCounts, ReplayError, Report, replay as replay_recording},
 };
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use std::{
@@ -18,12 +18,20 @@ const PROGRESS_FROM_BYTES: u64 = 100_000_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A policy to compare, again for each further one: eager, eager-owner, deferred, owner-slot, lazy-save.
-    /// Without: all.
+    /// A policy to compare, again for each further one: eager, eager-owner, trap-restore, full-lazy, deferred,
+    /// owner-slot, lazy-save, entry-exit. Without: those whose counts follow from a recording alone, which leaves
+    /// out trap-restore and full-lazy (they depend on --use) and entry-exit (whose counts are lower bounds).
     #[arg(long = "policy", value_name = "NAME")]
     policies: Vec<Named>,
-    /// Costs as JSON: {"save_ns": 40, "restore_ns": 43, "check_ns": 1.3}. Without: measured here, where that
-    /// can be done.
+    /// Compare all policies.
+    #[arg(long, conflicts_with = "policies")]
+    all_policies: bool,
+    /// The share of slices, from switch-in to switch-out, that use the FPU, 0 to 1: no recording says.
+    #[arg(long = "use", value_name = "P", default_value_t = 1.0, value_parser = share)]
+    fpu_use: f64,
+    /// Costs as JSON: {"save_ns": 40, "restore_ns": 43, "check_ns": 1.3}, and if they are not to be taken from the
+    /// built-in table "trap_ns" (a #NM trap) and "flush_ns" (a flush by another CPU). Without: measured here, where
+    /// that can be done.
     #[arg(long, value_name = "FILE")]
     costs: Option<PathBuf>,
     /// Check all invariants behind every event, on all machines.
@@ -39,8 +47,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn replay(arguments: &Arguments) -> Status {
     let Some(costs) = Source::new(arguments.costs.as_deref()) else { return Status::BadInput };
-    let mut options = Options { check: arguments.check, ..Options::default() };
-    if !arguments.policies.is_empty() {
+    let mut options = Options { check: arguments.check, fpu_use: arguments.fpu_use, ..Options::default() };
+    if arguments.all_policies {
+        options.policies = Builtin::ALL.to_vec();
+    } else if !arguments.policies.is_empty() {
         options.policies = distinct(&arguments.policies);
     }
     let mut found = Vec::new();
@@ -71,6 +81,11 @@ pub(crate) fn replay(arguments: &Arguments) -> Status {
         several => print_several(several, &costs),
     }
     status
+}
+
+fn share(text: &str) -> Result<f64, &'static str> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or("expected a share from 0 to 1")
 }
 
 fn distinct(named: &[Named]) -> Vec<Builtin> {
@@ -139,34 +154,41 @@ fn print_one(name: &str, report: &Report, costs: &Source) {
     print_agreement(report);
     print_disagreements(name, report);
     let optimum = report.optimum;
+    let traps = report.policies.iter().any(|policy| policy.traps > 0);
+    let flushes = report.policies.iter().any(|policy| policy.flushes > 0);
     let mut table = table();
-    table.set_header([
-        "policy",
-        "saves",
-        "× optimum",
-        "restores",
-        "× optimum",
-        "skipped",
-        "cost",
-        "of the time",
-    ]);
+    let mut header = vec!["policy", "saves", "× optimum", "restores", "× optimum", "skipped"];
+    header.extend(traps.then_some("traps"));
+    header.extend(flushes.then_some("flushes"));
+    header.extend(["cost", "of the time"]);
+    table.set_header(header);
     for policy in &report.policies {
         let cost_ns = policy.cost_ns(&costs.costs);
         let cpu_ns = report.seconds * report.cpus as f64 * 1e9;
-        table.add_row([
+        let [saves, restores] = policy.over_optimum(&optimum);
+        let least = at_least(policy.basis);
+        let mut row = vec![
             policy.name.to_string(),
-            policy.saves.to_string(),
-            ratio(optimum.saves_ratio(policy.saves)),
-            policy.restores.to_string(),
-            ratio(optimum.restores_ratio(policy.restores)),
+            format!("{least}{}", policy.saves),
+            ratio(saves, least),
+            format!("{least}{}", policy.restores),
+            ratio(restores, least),
             policy.restores_skipped.to_string(),
-            format!("{:.1} µs", cost_ns / 1e3),
-            if cpu_ns > 0.0 { format!("{:.4} %", 100.0 * cost_ns / cpu_ns) } else { "–".to_string() },
-        ]);
+        ];
+        row.extend(traps.then(|| policy.traps.to_string()));
+        row.extend(flushes.then(|| policy.flushes.to_string()));
+        row.push(format!("{least}{:.1} µs", cost_ns / 1e3));
+        row.push(if cpu_ns > 0.0 {
+            format!("{least}{:.4} %", 100.0 * cost_ns / cpu_ns)
+        } else {
+            "–".into()
+        });
+        table.add_row(row);
     }
     table.add_row(["optimum", &optimum.saves.to_string(), "", &optimum.restores.to_string()]);
     align_right(&mut table);
     print(format_args!("{table}\ncosts: {costs}\n"));
+    print_bases(report);
     let ignored: u64 = report.ignored.values().sum();
     if ignored > 0 {
         let names: Vec<_> = report.ignored.iter().map(|(name, count)| format!("{name} {count}")).collect();
@@ -208,16 +230,31 @@ fn did(done: bool) -> &'static str {
     if done { "did it" } else { "did not" }
 }
 
+/// More policies than this get rows of a table of their own.
+const MOST_COLUMNS: usize = 6;
+
+/// The sums of one policy over several recordings, or of the optimum.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    saves: u64,
+    restores: u64,
+    traps: u64,
+    flushes: u64,
+    ns: f64,
+}
+
 fn print_several(found: &[(String, Report)], costs: &Source) {
+    let first = &found[0].1;
+    let in_columns = first.policies.len() <= MOST_COLUMNS;
     let mut table = table();
     let mut header = vec!["recording", "decisions", "disagree", "inferred", "unknown"];
-    let policies: Vec<&str> = found[0].1.policies.iter().map(|policy| policy.name).collect();
-    header.extend(&policies);
+    let columns = if in_columns { first.policies.as_slice() } else { &[] };
+    header.extend(columns.iter().map(|policy| policy.name));
     header.push("optimum");
     table.set_header(header);
     let mut totals = [0; 4];
-    // Saves and restores, and what they cost in ns; by policy, the optimum last.
-    let mut done = vec![((0, 0), 0.0); policies.len() + 1];
+    // By policy, the optimum last.
+    let mut sums = vec![Sum::default(); first.policies.len() + 1];
     for (name, report) in found {
         let short = Path::new(name).file_name().map_or(name.as_str().into(), |name| name.to_string_lossy());
         let mut row = vec![short.trim_end_matches(".gz").trim_end_matches(".txt").to_string()];
@@ -228,27 +265,38 @@ fn print_several(found: &[(String, Report)], costs: &Source) {
             *total += count;
             row.push(count.to_string());
         }
-        let optimum = (report.optimum.saves, report.optimum.restores);
-        let (save_ns, restore_ns) = (costs.costs.save_ns, costs.costs.restore_ns);
-        let best = (optimum, optimum.0 as f64 * save_ns + optimum.1 as f64 * restore_ns);
-        let policies = report.policies.iter();
-        let work = policies.map(|p| ((p.saves, p.restores), p.cost_ns(&costs.costs))).chain([best]);
-        for (sum, ((saves, restores), ns)) in done.iter_mut().zip(work) {
-            *sum = ((sum.0.0 + saves, sum.0.1 + restores), sum.1 + ns);
-            row.push(format!("{saves}/{restores}"));
+        if in_columns {
+            let shown = |p: &PolicyCounts| pair(at_least(p.basis), p.saves, p.restores);
+            row.extend(report.policies.iter().map(shown));
         }
+        row.push(pair("", report.optimum.saves, report.optimum.restores));
         table.add_row(row);
+        for (sum, more) in sums.iter_mut().zip(work(report, costs)) {
+            sum.saves += more.saves;
+            sum.restores += more.restores;
+            sum.traps += more.traps;
+            sum.flushes += more.flushes;
+            sum.ns += more.ns;
+        }
     }
+    let leasts: Vec<_> = first.policies.iter().map(|policy| at_least(policy.basis)).chain([""]).collect();
+    let shown = if in_columns { 0.. } else { first.policies.len().. };
+    let shown = || leasts.iter().zip(&sums).skip(shown.start);
     let mut row = vec!["all".to_string()];
     row.extend(totals.map(|count| count.to_string()));
-    row.extend(done.iter().map(|((saves, restores), _)| format!("{saves}/{restores}")));
+    row.extend(shown().map(|(least, sum)| pair(least, sum.saves, sum.restores)));
     table.add_row(row);
     let mut row = vec!["cost in µs".to_string()];
     row.extend([""; 4].map(String::from));
-    row.extend(done.iter().map(|(_, ns)| format!("{:.0}", ns / 1e3)));
+    row.extend(shown().map(|(least, sum)| format!("{least}{:.0}", sum.ns / 1e3)));
     table.add_row(row);
     align_right(&mut table);
-    print(format_args!("{table}\nper policy: saves/restores; costs: {costs}\n"));
+    print(format_args!("{table}\n"));
+    if !in_columns {
+        print_sums(first, &leasts, &sums);
+    }
+    print(format_args!("per policy: saves/restores; costs: {costs}\n"));
+    print_bases(first);
     for (name, report) in found {
         print_disagreements(name, report);
         if report.lost > 0 {
@@ -261,8 +309,70 @@ fn print_several(found: &[(String, Report)], costs: &Source) {
     print(format_args!("one recording alone shows more; --json shows all\n"));
 }
 
-fn ratio(ratio: Option<f64>) -> String {
-    ratio.map_or("–".to_string(), |ratio| format!("{ratio:.2}"))
+/// What each policy did, and the optimum behind them.
+fn work(report: &Report, costs: &Source) -> impl Iterator<Item = Sum> {
+    let OptimumCounts { saves, restores } = report.optimum;
+    let ns = saves as f64 * costs.costs.save_ns + restores as f64 * costs.costs.restore_ns;
+    let best = Sum { saves, restores, ns, ..Sum::default() };
+    let of = |p: &PolicyCounts| Sum {
+        saves: p.saves,
+        restores: p.restores,
+        traps: p.traps,
+        flushes: p.flushes,
+        ns: p.cost_ns(&costs.costs),
+    };
+    report.policies.iter().map(of).chain([best])
+}
+
+/// A row a policy.
+fn print_sums(report: &Report, leasts: &[&str], sums: &[Sum]) {
+    let mut table = table();
+    table.set_header(["all recordings", "saves", "restores", "traps", "flushes", "cost in µs"]);
+    let names = report.policies.iter().map(|policy| policy.name).chain(["optimum"]);
+    for ((name, least), sum) in names.zip(leasts).zip(sums) {
+        table.add_row([
+            name.to_string(),
+            format!("{least}{}", sum.saves),
+            format!("{least}{}", sum.restores),
+            sum.traps.to_string(),
+            sum.flushes.to_string(),
+            format!("{least}{:.0}", sum.ns / 1e3),
+        ]);
+    }
+    align_right(&mut table);
+    print(format_args!("{table}\n"));
+}
+
+fn pair(least: &str, saves: u64, restores: u64) -> String {
+    format!("{least}{saves}/{restores}")
+}
+
+/// The mark of a lower bound.
+fn at_least(basis: Basis) -> &'static str {
+    if basis == Basis::SeenEntries { "≥" } else { "" }
+}
+
+/// What counts rest on that are not exact.
+fn print_bases(report: &Report) {
+    let names = |basis| {
+        let policies = report.policies.iter().filter(|policy| policy.basis == basis);
+        policies.map(|policy| policy.name).collect::<Vec<_>>().join(", ")
+    };
+    let by_use = names(Basis::FpuUse);
+    if !by_use.is_empty() {
+        let share = report.fpu_use;
+        print(format_args!(
+            "{by_use}: if a slice uses the FPU with probability {share} (--use); the optimum is no bound for them\n"
+        ));
+    }
+    let by_entries = names(Basis::SeenEntries);
+    if !by_entries.is_empty() {
+        print(format_args!("{by_entries}: lower bounds, of the kernel entries that the recording shows\n"));
+    }
+}
+
+fn ratio(ratio: Option<f64>, least: &str) -> String {
+    ratio.map_or("–".to_string(), |ratio| format!("{least}{ratio:.2}"))
 }
 
 /// Numbers to the right, the first column to the left.

@@ -9,20 +9,39 @@
 //! |---|---|---|---|---|---|---|
 //! | [`Eager`] | – | save | load | – | – | save / load |
 //! | [`EagerOwner`] | – | save | load unless valid | – | – | save / load |
+//! | [`TrapRestore`] | – | save | trap; after five slices with a use in a row, load unless valid | load | – | save / trap |
+//! | [`FullLazy`] | – | – | trap unless valid | load unless valid | as at switch-in | save / as at switch-in |
 //! | [`Deferred`] | – | save | – | – | load | save / – |
 //! | [`OwnerSlot`] | – | save | – | – | load unless valid | save / – |
 //! | [`LazySave`] | – | – | – | – | load unless valid | save / – |
+//! | [`EntryExit`] | save, own nothing | save | – | – | load | save / – |
 //!
 //! *Save* does nothing for a task whose image is the truth already, *load* nothing for one whose registers
-//! are. At kernel FPU begin it is the owner of the registers that is saved, whoever is current.
+//! are. *Trap* arms the first-use trap. At kernel FPU begin it is the owner of the registers that is saved,
+//! whoever is current.
+//!
+//! What a policy promises beside the invariants that are the same for all is its [`Form`]:
+//!
+//! | | a task that is not running | the current task, in the kernel | the current task, in user mode |
+//! |---|---|---|---|
+//! | [`Eager`], [`EagerOwner`] | in memory | loaded | loaded |
+//! | [`TrapRestore`] | in memory | anywhere | loaded, or the trap is armed |
+//! | [`FullLazy`] | anywhere | anywhere | loaded, or else the trap is armed, never both |
+//! | [`Deferred`], [`OwnerSlot`] | in memory | anywhere | loaded |
+//! | [`LazySave`] | anywhere | anywhere | loaded |
+//! | [`EntryExit`] | in memory | in memory from the entry on | loaded |
 
 mod deferred;
 mod eager;
+mod entry;
 mod lazy;
+mod trap;
 
 pub use deferred::{Deferred, OwnerSlot};
 pub use eager::{Eager, EagerOwner};
+pub use entry::EntryExit;
 pub use lazy::LazySave;
+pub use trap::{FullLazy, TrapRestore};
 
 use super::Defect;
 use crate::EntryKind;
@@ -60,6 +79,9 @@ pub struct Facts {
     pub valid: bool,
     /// The image is the truth.
     pub need_fpu_load: bool,
+    /// In how many consecutive slices the task has used the FPU, the present one included if it has; 0 unless
+    /// the policy [counts](Policy::counts_uses) them. Wraps at 256.
+    pub uses: u8,
 }
 
 /// Why a state was thrown away.
@@ -92,10 +114,24 @@ pub enum InKernel {
     Loaded,
     /// In either place.
     Anywhere,
+    /// In memory from the entry on: need_fpu_load is set and no CPU claims the task, until a verb or a step of a
+    /// signal loads it, or the return.
+    InMemory,
 }
 
-/// The forms of the invariants that differ between policies. What a program sees (I1, I2, I7) is the same
-/// for all.
+/// What is in the registers while user code runs (the policy's form of I1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InUser {
+    /// The task's state; the first-use trap is never armed.
+    Loaded,
+    /// The task's state, or the trap is armed.
+    LoadedOrTrap,
+    /// The trap is armed exactly where the registers are not valid for the task.
+    TrapUnlessValid,
+}
+
+/// The forms of the invariants that differ between policies. What a program sees is the same for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Form {
@@ -103,19 +139,32 @@ pub struct Form {
     pub not_running: NotRunning,
     /// A further promise for the current task in the kernel.
     pub in_kernel: InKernel,
+    /// I1, for tasks in user mode.
+    pub in_user: InUser,
 }
 
 impl Form {
-    /// The form with these promises, and no others.
+    /// The form with these promises, of a policy under which user code never runs without its registers.
     pub const fn new(not_running: NotRunning, in_kernel: InKernel) -> Self {
-        Self { not_running, in_kernel }
+        Self { not_running, in_kernel, in_user: InUser::Loaded }
+    }
+
+    /// The same for a policy that arms the first-use trap.
+    pub const fn with_in_user(self, in_user: InUser) -> Self {
+        Self { in_user, ..self }
+    }
+
+    /// Whether user code may run while the registers hold another task's state, behind an armed trap: what LazyFP
+    /// (CVE-2018-3665) reads.
+    pub fn lets_foreign_registers_into_user_mode(&self) -> bool {
+        self.in_user != InUser::Loaded
     }
 }
 
 /// A switching policy.
 ///
 /// `Clone + Eq + Hash` because it is part of a machine's state. It decides from what it is told, and keeps
-/// nothing.
+/// nothing; the one count that a policy can ask for is kept with the task ([`counts_uses`](Self::counts_uses)).
 pub trait Policy: Clone + Eq + Hash + Debug {
     /// The name, as in the table of [`policy`](self).
     fn name(&self) -> &'static str;
@@ -156,6 +205,12 @@ pub trait Policy: Clone + Eq + Hash + Debug {
         self.kernel_fpu_end(task)
     }
 
+    /// Whether the mechanism counts the slices in which each task uses the FPU, for [`Facts::uses`]: a first use
+    /// or a load at switch-in counts one up, a slice that ends without its state in the registers begins anew.
+    fn counts_uses(&self) -> bool {
+        false
+    }
+
     /// A planted error in the mechanism below; `None`, but for a checker's negative controls.
     fn defect(&self) -> Option<Defect> {
         None
@@ -170,44 +225,46 @@ pub enum Builtin {
     Eager,
     /// [`EagerOwner`]
     EagerOwner,
+    /// [`TrapRestore`]
+    TrapRestore,
+    /// [`FullLazy`]
+    FullLazy,
     /// [`Deferred`]
     Deferred,
     /// [`OwnerSlot`]
     OwnerSlot,
     /// [`LazySave`]
     LazySave,
+    /// [`EntryExit`]
+    EntryExit,
 }
 
 impl Builtin {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 5] =
-        [Self::Eager, Self::EagerOwner, Self::Deferred, Self::OwnerSlot, Self::LazySave];
+    pub const ALL: [Self; 8] = [
+        Self::Eager,
+        Self::EagerOwner,
+        Self::TrapRestore,
+        Self::FullLazy,
+        Self::Deferred,
+        Self::OwnerSlot,
+        Self::LazySave,
+        Self::EntryExit,
+    ];
 }
 
 /// Calls a method of the policy that a [`Builtin`] names.
 macro_rules! named {
     ($self:ident, $policy:ident => $call:expr) => {
+        named!(@each $self, $policy, $call;
+            Eager EagerOwner TrapRestore FullLazy Deferred OwnerSlot LazySave EntryExit)
+    };
+    (@each $self:ident, $policy:ident, $call:expr; $($name:ident)*) => {
         match $self {
-            Builtin::Eager => {
-                let $policy = Eager;
+            $(Builtin::$name => {
+                let $policy = $name;
                 $call
-            }
-            Builtin::EagerOwner => {
-                let $policy = EagerOwner;
-                $call
-            }
-            Builtin::Deferred => {
-                let $policy = Deferred;
-                $call
-            }
-            Builtin::OwnerSlot => {
-                let $policy = OwnerSlot;
-                $call
-            }
-            Builtin::LazySave => {
-                let $policy = LazySave;
-                $call
-            }
+            })*
         }
     };
 }
@@ -252,11 +309,17 @@ impl Policy for Builtin {
     fn release(&self, why: Release, task: Facts) -> LoadRule {
         named!(self, policy => policy.release(why, task))
     }
+
+    fn counts_uses(&self) -> bool {
+        named!(self, policy => policy.counts_uses())
+    }
 }
 
 /// A name that no policy of this crate has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no such policy; there are eager, eager-owner, deferred, owner-slot and lazy-save")]
+#[error(
+    "no such policy; there are eager, eager-owner, trap-restore, full-lazy, deferred, owner-slot, lazy-save and entry-exit"
+)]
 pub struct UnknownPolicy;
 
 impl FromStr for Builtin {

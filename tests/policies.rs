@@ -1,0 +1,266 @@
+//! What the policies decide that the columns of the stories have no room for: those that trap, and those that decide
+//! at the entry to the kernel. How to read a story: `support/story.rs`.
+
+mod support;
+
+use fpuswitch::{
+    CpuId, EventError, TaskId,
+    fpu::{
+        LoadRule, Policy, SaveRule,
+        policy::{EntryExit, FullLazy, TrapRestore},
+    },
+    machine::Machine,
+    registers::RegisterFile,
+};
+use support::{
+    Checked, events,
+    policies::{Answers, ENTRY_EXIT},
+    register_files::on_every_register_file,
+    story::tell,
+};
+
+const T0: TaskId = TaskId::first(0);
+
+/// Whether c0's trap is armed, T0 has need_fpu_load set, and T0 is in user mode.
+fn armed<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> [bool; 3] {
+    let task = machine.task(T0).expect("T0").fpstate();
+    [machine.cpus()[0].slot().trap_armed(), task.need_fpu_load(), task.user_on().is_some()]
+}
+
+#[test]
+fn a_policy_that_traps_runs_user_code_without_its_registers() {
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, TrapRestore, 1);
+        tell(
+            &mut checked,
+            Some(0),
+            "spawn T0; spawn T1
+             in c0 T0     | trap armed
+             return c0 T0 | trap armed",
+        );
+        assert_eq!(armed(&checked.machine), [true, true, true]);
+        let write = events("user-write c0 AVX 7")[0];
+        assert_eq!(checked.follow(write), Err(EventError::TrapArmed(CpuId(0))));
+        tell(
+            &mut checked,
+            Some(0),
+            "first-use c0                | restored
+             user-write c0 AVX 7; entry c0 interrupt
+             kernel-fpu-begin c0 softirq | saved
+             kernel-fpu-end c0           | trap armed
+             return c0 T0                | trap armed
+             first-use c0                | restored",
+        );
+        assert_eq!(armed(&checked.machine), [false, false, true]);
+        // T1 uses nothing, so that it costs nothing; but the trap always loads.
+        tell(
+            &mut checked,
+            Some(0),
+            "entry c0 interrupt
+             out c0       | saved
+             in c0 T1     | trap armed
+             return c0 T1 | trap armed
+             entry c0 interrupt
+             out c0       | already in memory
+             in c0 T0     | trap armed
+             return c0 T0 | trap armed
+             first-use c0 | restored
+             read T0 AVX  | interrupted c0, saved, trap armed, read 7",
+        );
+    });
+}
+
+/// The use counter of Linux before 4.6 (`fpu_counter > 5`).
+#[test]
+fn after_more_than_five_slices_with_a_use_the_state_is_loaded_at_switch_in() {
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, TrapRestore, 1);
+        let uses = |checked: &Checked<TrapRestore, _>| checked.machine.task(T0).expect("T0").fpstate().uses();
+        checked.run("spawn T0; spawn T1");
+        for slice in 1..=6 {
+            tell(
+                &mut checked,
+                Some(0),
+                "in c0 T0     | trap armed
+                 return c0 T0 | trap armed
+                 first-use c0 | restored
+                 entry c0 interrupt
+                 out c0       | saved
+                 idle c0",
+            );
+            assert_eq!(uses(&checked), slice);
+        }
+        // The registers are still T0's.
+        tell(
+            &mut checked,
+            Some(0),
+            "in c0 T0     | restore skipped
+             return c0 T0 | already live
+             user-write c0 AVX 7; entry c0 interrupt
+             out c0       | saved
+             in c0 T1     | trap armed
+             return c0 T1 | trap armed
+             first-use c0 | restored
+             entry c0 interrupt
+             out c0       | saved
+             in c0 T0     | restored
+             return c0 T0 | already live",
+        );
+        assert_eq!(uses(&checked), 8);
+        // A slice that ends without its state in the registers is one without a use.
+        tell(
+            &mut checked,
+            Some(0),
+            "entry c0 interrupt; kernel-fpu-begin c0 softirq; kernel-fpu-end c0
+             out c0       | already in memory
+             in c0 T0     | trap armed",
+        );
+        assert_eq!(uses(&checked), 0);
+    });
+}
+
+/// A count that stopped at its highest value would never let a task have another look at whether it still uses the FPU.
+#[test]
+fn the_use_counter_wraps_and_a_new_program_starts_at_zero() {
+    let mut checked = Checked::new(TrapRestore, 1);
+    let slice = "in c0 T0; return c0 T0; user-write c0 AVX 7; entry c0 interrupt; out c0; idle c0";
+    checked.run("spawn T0");
+    for _ in 0..256 {
+        checked.run(slice);
+    }
+    assert_eq!(checked.machine.task(T0).expect("T0").fpstate().uses(), 0);
+    tell(&mut checked, Some(0), "in c0 T0 | trap armed");
+    for _ in 0..7 {
+        checked.run("out c0; idle c0; in c0 T0; return c0 T0; user-write c0 AVX 7; entry c0 interrupt");
+    }
+    tell(&mut checked, Some(0), "fork c0 T1 | saved\nexec c0 | trap armed");
+    let uses = |task| checked.machine.task(task).expect("a task").fpstate().uses();
+    assert_eq!((uses(T0), uses(TaskId::first(1))), (0, 0));
+}
+
+#[test]
+fn full_lazy_costs_nothing_while_nobody_else_uses_the_registers() {
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, FullLazy, 2);
+        tell(
+            &mut checked,
+            Some(0),
+            "spawn T0; spawn T1
+             in c0 T0     | trap armed
+             return c0 T0 | trap armed
+             first-use c0 | restored
+             user-write c0 AVX 7; entry c0 interrupt
+             out c0       | kept
+             in c0 T1     | trap armed
+             return c0 T1 | trap armed
+             entry c0 interrupt
+             out c0       | kept
+             in c0 T0     | already live
+             return c0 T0 | already live",
+        );
+        assert_eq!(armed(&checked.machine), [false, false, true]);
+        tell(
+            &mut checked,
+            Some(0),
+            "entry c0 interrupt; out c0; in c0 T1; return c0 T1
+             first-use c0 | evicted T0, restored
+             entry c0 interrupt; out c0; idle c0
+             in c1 T0     | trap armed
+             return c1 T0 | trap armed
+             first-use c1 | restored
+             user-write c1 AVX 8; entry c1 interrupt; out c1; idle c1
+             in c0 T0     | trap armed
+             return c0 T0 | trap armed
+             first-use c0 | flushed T0 on c1, evicted T1, restored",
+        );
+    });
+}
+
+/// A debugger's read takes nothing away; a write and a kernel FPU section do.
+#[test]
+fn full_lazy_arms_the_trap_exactly_where_the_registers_are_not_the_tasks() {
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, FullLazy, 1);
+        checked.run("spawn T0; in c0 T0; return c0 T0; user-write c0 AVX 7");
+        tell(
+            &mut checked,
+            Some(0),
+            "read T0 AVX                 | interrupted c0, saved, restore skipped, read 7
+             return c0 T0                | already live
+             write T0 AVX 9              | interrupted c0, saved, trap armed
+             return c0 T0                | trap armed
+             first-use c0                | restored
+             entry c0 interrupt
+             kernel-fpu-begin c0 softirq | saved
+             kernel-fpu-end c0           | trap armed
+             return c0 T0                | trap armed
+             first-use c0                | restored
+             read T0 AVX",
+        );
+    });
+}
+
+#[test]
+fn a_cpu_that_loses_power_forgets_the_trap() {
+    on_every_register_file!(|regs| for loses in ["power-loss c0", "offline c0; online c0"] {
+        let mut checked = Checked::on(regs, TrapRestore, 1);
+        checked.run("spawn T0; in c0 T0; out c0; idle c0");
+        assert!(checked.machine.cpus()[0].slot().trap_armed());
+        checked.run(loses);
+        assert!(!checked.machine.cpus()[0].slot().trap_armed(), "{loses}");
+    });
+}
+
+/// Under a policy that gives the registers up at entry, nobody is valid in the kernel.
+#[test]
+fn a_policy_that_saves_at_entry_owns_nothing_in_the_kernel() {
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, EntryExit, 1);
+        tell(
+            &mut checked,
+            Some(0),
+            "spawn T0
+             in c0 T0                 | load deferred
+             return c0 T0             | restored
+             user-write c0 AVX 7
+             entry c0 system-call     | saved",
+        );
+        assert_eq!(checked.machine.cpus()[0].slot().owner(), None);
+        tell(
+            &mut checked,
+            Some(0),
+            "kernel-fpu-begin c0 task | already in memory
+             kernel-fpu-end c0        | load deferred
+             out c0                   | already in memory
+             in c0 T0                 | load deferred
+             return c0 T0             | restored",
+        );
+        // A signal's frame is written from the registers.
+        tell(
+            &mut checked,
+            Some(0),
+            "entry c0 exception       | saved
+             signal-deliver c0
+             signal-save c0           | restored, frame written
+             signal-enter c0
+             out c0                   | saved
+             in c0 T0                 | load deferred
+             return c0 T0             | restored",
+        );
+    });
+}
+
+/// With the trap armed, the registers that an entry gives up can be another task's only copy, and those of the
+/// task itself can be on another CPU.
+#[test]
+fn a_policy_that_traps_and_saves_at_entry_loses_nothing() {
+    on_every_register_file!(|regs| {
+        let policy =
+            Answers { switch_out: [SaveRule::Keep; 4], switch_in: [LoadRule::Trap; 4], ..ENTRY_EXIT };
+        let policy = Answers { return_to_user: [LoadRule::Trap; 4], ..policy };
+        let others = "spawn T0; spawn T1; in c0 T1; move-to-cpu c0; out c0; in c0 T0; return c0 T0";
+        Checked::on(regs, policy, 1).run(others).run("entry c0 interrupt; read T1 AVX");
+        let elsewhere = "spawn T0; in c0 T0; move-to-cpu c0; out c0; idle c0; in c1 T0; return c1 T0";
+        Checked::on(regs, policy, 2).run(elsewhere).run("entry c1 interrupt; read T0 AVX");
+    });
+}
