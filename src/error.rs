@@ -148,6 +148,12 @@ pub enum EventError {
     /// The task is a kernel thread.
     #[error("{0} is a kernel thread and has no FPU state")]
     NotUser(TaskId),
+    /// The task is FPU-free: an FPU instruction of its is a fault, and is never executed.
+    #[error("{0} is FPU-free: expected fpu-fault for an FPU instruction of its")]
+    FpuFree(TaskId),
+    /// The task is not FPU-free.
+    #[error("{0} is not FPU-free: expected fpu-free first")]
+    NotFpuFree(TaskId),
     /// The task is at another step of a signal delivery or return.
     #[error("{task} is at signal step {step:?}: expected {expected}")]
     WrongStep {

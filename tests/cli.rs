@@ -142,11 +142,14 @@ fn the_use_of_the_fpu_is_printed_and_counts_for_policies_that_trap() {
     assert!(always > sometimes && sometimes > never && never == 0, "{always} {sometimes} {never}");
 
     let one = stdout(&output(fpuswitch().args(["replay", "--all-policies", "--use", "0.25"]).arg(&file)));
-    assert!(one.contains("trap-restore, full-lazy: if a slice uses the FPU with probability 0.25"), "{one}");
+    let by_use = "trap-restore, full-lazy, use-class: if a slice (for use-class, a program) uses the FPU with probability 0.25";
+    assert!(one.contains(by_use), "{one}");
     assert!(row(&one, "entry-exit")[1].starts_with('≥'), "{one}");
     assert_eq!(row(&one, "full-lazy")[2], "–", "{one}");
     let all = stdout(&output(fpuswitch().args(["replay", "--all-policies"])));
-    for policy in ["eager", "trap-restore", "full-lazy", "entry-exit", "optimum"] {
+    for policy in
+        ["eager", "trap-restore", "full-lazy", "entry-exit", "call-boundary", "use-class", "optimum"]
+    {
         assert!(!row(&all, policy).is_empty(), "{policy} has no row in\n{all}");
     }
     assert!(all.lines().all(|line| line.chars().count() <= 132), "{all}");

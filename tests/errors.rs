@@ -83,6 +83,7 @@ const REFUSED: &[Refused] = &[
             ("user-write c0 AVX 1", "T0 is in the kernel on c0: expected its return to user first"),
             ("user-pkru c0 0x0", "T0 is in the kernel on c0: expected its return to user first"),
             ("first-use c0", "T0 is in the kernel on c0: expected its return to user first"),
+            ("fpu-fault c0", "T0 is in the kernel on c0: expected its return to user first"),
             ("signal-save c0", "T0 is at signal step Idle: expected a signal delivery"),
             ("signal-fault-in c0", "T0 is at signal step Idle: expected a frame access that faulted"),
             ("signal-enter c0", "T0 is at signal step Idle: expected a frame that was written"),
@@ -191,6 +192,22 @@ const REFUSED: &[Refused] = &[
     (
         "spawn T0; in c0 T0; sigreturn c0; frame T0 absent; sigreturn-load c0",
         &[("sigreturn-load c0", "T0 is at signal step LoadFaulted: expected a signal return")],
+    ),
+    (
+        "spawn T0; in c0 T0; return c0 T0; kernel-thread T1",
+        &[
+            ("fpu-fault c0", "T0 is not FPU-free: expected fpu-free first"),
+            ("fpu-free T0", "T0 runs user code on c0: expected its kernel entry first"),
+            ("fpu-free T1", "T1 is a kernel thread and has no FPU state"),
+            ("fpu-free T2", "T2 does not exist"),
+        ],
+    ),
+    (
+        "spawn T0; fpu-free T0; in c0 T0; return c0 T0",
+        &[
+            ("user-write c0 AVX 1", "T0 is FPU-free: expected fpu-fault for an FPU instruction of its"),
+            ("first-use c0", "T0 is FPU-free: expected fpu-fault for an FPU instruction of its"),
+        ],
     ),
 ];
 

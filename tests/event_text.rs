@@ -25,6 +25,7 @@ fn events() -> Vec<Event> {
             Event::ScheduleOut(cpu),
             Event::Idle(cpu),
             Event::FirstUse(cpu),
+            Event::FpuFault(cpu),
             Event::KernelFpuBegin(cpu, KernelContext::Task),
             Event::KernelFpuBegin(cpu, KernelContext::SoftIrq),
             Event::KernelFpuBegin(cpu, KernelContext::HardIrq),
@@ -65,6 +66,7 @@ fn events() -> Vec<Event> {
         events.extend([
             Event::Spawn(task),
             Event::KernelThread(task),
+            Event::FpuFree(task),
             Event::Frame(task, FrameChange::Absent),
             Event::Frame(task, FrameChange::BadHeader),
             Event::Frame(task, FrameChange::Short),

@@ -4,10 +4,10 @@
 mod support;
 
 use fpuswitch::{
-    CpuId, EventError, TaskId,
+    Component, CpuId, EventError, TaskId, Value,
     fpu::{
         LoadRule, Policy, SaveRule,
-        policy::{EntryExit, FullLazy, TrapRestore},
+        policy::{CallBoundary, EntryExit, FullLazy, TrapRestore, UseClass},
     },
     machine::Machine,
     registers::RegisterFile,
@@ -262,5 +262,134 @@ fn a_policy_that_traps_and_saves_at_entry_loses_nothing() {
         Checked::on(regs, policy, 1).run(others).run("entry c0 interrupt; read T1 AVX");
         let elsewhere = "spawn T0; in c0 T0; move-to-cpu c0; out c0; idle c0; in c1 T0; return c1 T0";
         Checked::on(regs, policy, 2).run(elsewhere).run("entry c1 interrupt; read T0 AVX");
+    });
+}
+
+/// A system call gives up all but the components with the control words, an interrupt nothing.
+#[test]
+fn what_a_program_gives_up_at_a_call_is_neither_saved_nor_loaded() {
+    let before = "spawn T0; spawn T1; in c0 T0; return c0 T0; user-write c0 SSE 6; user-write c0 AVX 7";
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, CallBoundary, 2);
+        checked.run(before);
+        tell(
+            &mut checked,
+            Some(0),
+            "entry c0 system-call | –
+             out c0               | saved what a call keeps
+             idle c0
+             in c0 T0             | load deferred
+             return c0 T0         | restore skipped
+             entry c0 interrupt   | –
+             out c0               | saved
+             in c0 T1             | load deferred
+             return c0 T1         | restored
+             user-write c0 AVX 9
+             entry c0 system-call | –
+             out c0               | saved what a call keeps
+             in c0 T0             | load deferred
+             return c0 T0         | restored",
+        );
+        // T0 was interrupted, so that it has everything; T1 called, and finds T0's registers.
+        checked.run("user-write c0 AVX 8");
+        tell(
+            &mut checked,
+            Some(0),
+            "entry c0 interrupt   | –
+             out c0               | saved
+             in c0 T1             | load deferred
+             return c0 T1         | restored what a call keeps",
+        );
+        let state = checked.spec.state(TaskId::first(1)).expect("T1");
+        assert_eq!(state.value(Component::AVX), Some(Value::UNSPECIFIED));
+        let found = checked.machine.cpus()[0].regs().get(Component::AVX);
+        assert_eq!(Some(found), Value::new(8), "it leaks across trust domains");
+    });
+}
+
+/// Whoever writes what was given up makes it count again, and a child takes what its parent still had.
+#[test]
+fn what_is_written_behind_a_call_is_loaded() {
+    let before = "spawn T0; in c0 T0; return c0 T0; user-write c0 SSE 6; user-write c0 AVX 7";
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, CallBoundary, 2);
+        checked.run(before);
+        tell(
+            &mut checked,
+            Some(0),
+            "entry c0 system-call
+             fork c0 T1           | saved what a call keeps
+             write T0 AVX 9       | saved what a call keeps, load deferred
+             return c0 T0         | restored
+             entry c0 system-call; out c0
+             in c0 T1             | load deferred
+             return c0 T1         | restored what a call keeps",
+        );
+        // A handler's registers are whole, and so is the frame's state behind it.
+        checked
+            .run("entry c0 system-call; signal-deliver c0; signal-save c0; signal-enter c0; out c0; idle c0");
+        checked.run("in c1 T1; return c1 T1; entry c1 system-call; sigreturn c1; sigreturn-load c1; out c1");
+        tell(&mut checked, Some(0), "in c0 T1 | load deferred\nreturn c0 T1 | restored");
+    });
+}
+
+#[test]
+fn a_task_without_fpu_instructions_costs_nothing_and_takes_nothing() {
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, UseClass, 1);
+        checked.run("spawn T0; spawn T1; fpu-free T0; in c0 T1; return c0 T1; user-write c0 AVX 7");
+        tell(
+            &mut checked,
+            Some(0),
+            "entry c0 interrupt
+             out c0             | saved
+             in c0 T0           | trap armed
+             return c0 T0       | trap armed
+             entry c0 interrupt | –
+             out c0             | already in memory
+             in c0 T1           | load deferred
+             return c0 T1       | restore skipped
+             entry c0 interrupt
+             out c0             | saved
+             in c0 T0           | trap armed
+             return c0 T0       | trap armed",
+        );
+        assert_eq!(armed(&checked.machine), [true, true, true]);
+        // Its FPU instruction is not executed, and nothing is loaded for it.
+        tell(
+            &mut checked,
+            Some(0),
+            "fpu-fault c0       | –
+             fork c0 T2         | already in memory
+             out c0             | already in memory
+             in c0 T2           | trap armed
+             return c0 T2       | trap armed
+             entry c0 system-call; exec c0
+             return c0 T2       | restored
+             user-write c0 AVX 1
+             entry c0 interrupt; out c0
+             in c0 T1           | load deferred
+             return c0 T1       | restored",
+        );
+    });
+}
+
+/// A signal's frame needs the registers of an FPU-free task, too; the handler runs without them.
+#[test]
+fn a_signal_of_a_task_without_fpu_instructions_leaves_the_trap_armed() {
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, UseClass, 1);
+        tell(
+            &mut checked,
+            Some(0),
+            "spawn T0; fpu-free T0; in c0 T0; return c0 T0; entry c0 interrupt
+             signal-deliver c0
+             signal-save c0 | restored, frame written
+             signal-enter c0
+             return c0 T0   | trap armed
+             fpu-fault c0
+             out c0         | saved",
+        );
+        assert_eq!(armed(&checked.machine), [true, true, false]);
     });
 }

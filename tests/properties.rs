@@ -157,8 +157,10 @@ proptest! {
         for (_, event, outcome) in history(policy, &list)? {
             Calls::take();
             prop_assert_eq!(watched.apply(event), Ok(outcome));
-            let counted = Calls { saves: outcome.saves(), restores: outcome.restores() };
-            prop_assert_eq!(Calls::take(), counted, "{}: {}", event, outcome);
+            let (saves, restores, kept) = (outcome.saves(), outcome.restores(), outcome.kept_by_calls());
+            let calls = Calls::take();
+            prop_assert_eq!(calls.saves + calls.restores, saves + restores + kept, "{}: {}", event, outcome);
+            prop_assert!(calls.saves >= saves && calls.restores >= restores, "{}: {}", event, outcome);
         }
     }
 
@@ -179,10 +181,11 @@ fn was_needed(before: &Checked<Builtin>, done: Done) -> bool {
     let holds_only_copy =
         |cpu: &Cpu<_>, task| cpu.slot().owner() == Some(task) && cpu.slot().holds_only_copy();
     let mut cpus = before.machine.cpus().iter();
+    let saved = matches!(done.save, Save::Saved | Save::SavedKept);
     match done.asked {
-        Before::Evict(task) => cpus.any(|cpu| holds_only_copy(cpu, task)) && done.save == Save::Saved,
+        Before::Evict(task) => cpus.any(|cpu| holds_only_copy(cpu, task)) && saved,
         Before::Flush { cpu: on, task } => {
-            cpus.any(|cpu| cpu.slot().cpu() == on && holds_only_copy(cpu, task)) && done.save == Save::Saved
+            cpus.any(|cpu| cpu.slot().cpu() == on && holds_only_copy(cpu, task)) && saved
         }
         Before::Interrupt { cpu } => {
             let saves = *before.machine.policy() == Builtin::EntryExit;
@@ -208,7 +211,8 @@ fn table(
     let flush = |done: &Done| matches!(done.asked, Before::Flush { .. });
     let in_memory = fpstate.need_fpu_load() || outcome.before.iter().flatten().any(flush);
     let valid = fpstate.is_valid_on(cpu.slot());
-    let unless_valid = if valid { Load::Skipped } else { Load::Restored };
+    let restored = if fpstate.has_given_up() { Load::RestoredKept } else { Load::Restored };
+    let unless_valid = if valid { Load::Skipped } else { restored };
     let eager = matches!(policy, Builtin::Eager | Builtin::EagerOwner);
     let lazy = matches!(policy, Builtin::LazySave | Builtin::FullLazy);
     let armed = cpu.slot().trap_armed();
@@ -218,7 +222,9 @@ fn table(
         _ if !fpstate.is_user() => (Some(Load::NotUser), None),
         Event::ScheduleOut(_) if lazy => (None, Some(Save::Kept)),
         Event::ScheduleOut(_) if in_memory => (None, Some(Save::AlreadyInMemory)),
+        Event::ScheduleOut(_) if fpstate.has_given_up() => (None, Some(Save::SavedKept)),
         Event::ScheduleOut(_) => (None, Some(Save::Saved)),
+        _ if policy == Builtin::UseClass && fpstate.is_fpu_free() => (Some(Load::TrapArmed), None),
         Event::ScheduleIn(..) if loads_by_count => (Some(unless_valid), None),
         Event::ScheduleIn(..) if policy == Builtin::TrapRestore => (Some(Load::TrapArmed), None),
         Event::Return(..) if policy == Builtin::TrapRestore && armed => (Some(Load::TrapArmed), None),
@@ -271,10 +277,12 @@ fn random_events_reach_every_event_and_every_decision() {
         "flush",
         "interrupt",
         "Saved",
+        "SavedKept",
         "AlreadyInMemory",
         "Kept",
         "NotUser",
         "Restored",
+        "RestoredKept",
         "Skipped",
         "AlreadyLive",
         "Deferred",

@@ -255,17 +255,29 @@ fn the_share_of_slices_that_use_the_fpu_counts_for_policies_that_trap_only() {
     for Recording { name, text, report, .. } in &*WITH {
         let [always, half, never] = [1.0, 0.5, 0.0].map(|share| replayed(text, &Builtin::ALL, share));
         for counts in &always.policies {
-            let of =
-                |report: &Report| report.policies.iter().find(|p| p.name == counts.name).cloned().unwrap();
-            if counts.basis == Basis::FpuUse {
-                assert!(counts.traps > 0 && of(&never).traps == 0, "{name}: {counts:?}");
+            let of = |report: &Report, name| {
+                report.policies.iter().find(|policy| policy.name == name).cloned().unwrap()
+            };
+            if counts.name == Builtin::UseClass.name() {
+                // The class is the program's: few are drawn. If all use the FPU, it is owner-slot.
+                let owner_slot = of(&always, Builtin::OwnerSlot.name());
+                assert_eq!(
+                    (counts.saves, counts.restores),
+                    (owner_slot.saves, owner_slot.restores),
+                    "{name}"
+                );
+                let none = of(&never, counts.name);
+                assert!(none.restores <= counts.restores && none.traps == 0, "{name}: {none:?}");
+            } else if counts.basis == Basis::FpuUse {
+                let [half, never] = [&half, &never].map(|report| of(report, counts.name));
+                assert!(counts.traps > 0 && never.traps == 0, "{name}: {counts:?}");
                 // Slices without a use in between set the count of trap-restore back, so that it traps more often, and a
                 // trap loads what is still there.
-                let fewer = of(&half).traps < counts.traps && of(&half).restores < counts.restores;
+                let fewer = half.traps < counts.traps && half.restores < counts.restores;
                 assert!(fewer || counts.name == Builtin::TrapRestore.name(), "{name}: {counts:?}");
                 assert_eq!(counts.over_optimum(&report.optimum), [None; 2]);
             } else {
-                assert_eq!((counts, counts), (&of(&half), &of(&never)), "{name}");
+                assert_eq!([&of(&half, counts.name), &of(&never, counts.name)], [counts; 2], "{name}");
                 assert_eq!(counts.traps, 0, "{name}: {counts:?}");
             }
         }
@@ -308,11 +320,35 @@ fn entry_exit_does_more_than_a_policy_that_acts_at_switches() {
 fn a_trap_and_a_flush_have_their_price() {
     let text = text("hop-2cpu-6.1");
     let report = replayed(&text, &[Builtin::LazySave, Builtin::FullLazy], 1.0);
-    let free = Costs { save_ns: 0.0, restore_ns: 0.0, check_ns: 0.0, trap_ns: 0.0, flush_ns: 0.0 };
+    let free = Costs {
+        save_ns: 0.0,
+        restore_ns: 0.0,
+        check_ns: 0.0,
+        trap_ns: 0.0,
+        flush_ns: 0.0,
+        control_words_ns: 0.0,
+    };
     for policy in &report.policies {
         assert!(policy.flushes > 0 && policy.flushes <= policy.saves, "{policy:?}");
         assert_eq!(policy.cost_ns(&Costs { flush_ns: 3.0, ..free }), 3.0 * policy.flushes as f64);
         assert_eq!(policy.cost_ns(&Costs { trap_ns: 5.0, ..free }), 5.0 * policy.traps as f64);
     }
     assert!(report.policies[1].traps > 0, "{report:?}");
+}
+
+/// What a program gives up at a system call is neither saved nor loaded, and costs less than the optimum for one that
+/// gives up nothing.
+#[test]
+fn call_boundary_moves_only_control_words_for_programs_that_call() {
+    let calls = WITH.iter().find(|recording| recording.name == "pipe-2cpu-6.1").expect("bundled");
+    let report = replayed(&calls.text, &[Builtin::CallBoundary, Builtin::OwnerSlot], 1.0);
+    let [call_boundary, owner_slot] = &report.policies[..] else { panic!("two policies") };
+    assert_eq!((call_boundary.basis, call_boundary.over_optimum(&report.optimum)), (Basis::Calls, [None; 2]));
+    assert!(call_boundary.saves * 10 < report.optimum.saves, "{call_boundary:?}");
+    assert!(call_boundary.restores * 10 < report.optimum.restores, "{call_boundary:?}");
+    // As many moves, of less.
+    let moves = call_boundary.saves + call_boundary.restores + call_boundary.kept_by_calls;
+    assert_eq!(moves, owner_slot.saves + owner_slot.restores, "{call_boundary:?}");
+    let table = Costs::TABLE;
+    assert!(call_boundary.cost_ns(&table) * 5.0 < owner_slot.cost_ns(&table));
 }

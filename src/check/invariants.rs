@@ -5,7 +5,7 @@
 
 use super::Spec;
 use crate::{
-    Component, CpuId, Current, Event, TaskId,
+    Component, CpuId, Current, Event, TaskId, Value,
     fpu::{
         Policy, TaskKind,
         policy::{InKernel, InUser, NotRunning},
@@ -92,7 +92,7 @@ pub fn check_outcome<R: RegisterFile, P: Policy>(
     event: Event,
     outcome: &Outcome,
 ) -> Checked {
-    if let Event::Entry(cpu, _) = event {
+    if let Event::Entry(cpu, _) | Event::FpuFault(cpu) = event {
         return check_entry(machine, cpu);
     }
     let Event::Read(task, component) = event else { return Ok(()) };
@@ -100,9 +100,15 @@ pub fn check_outcome<R: RegisterFile, P: Policy>(
         return Ok(());
     }
     let ought = spec.state(task).and_then(|state| state.value(component));
-    holds(Invariant::I4, outcome.value.is_some() && outcome.value == ought, || {
+    let given = outcome.value.is_some_and(|value| fits(value, ought));
+    holds(Invariant::I4, given, || {
         format!("{event} gave {}, expected {}", Shown(outcome.value), Shown(ought))
     })
+}
+
+/// Whether a program may see `is` where the reference model says `ought`.
+fn fits(is: Value, ought: Option<Value>) -> bool {
+    ought.is_some_and(|ought| is == ought || ought == Value::UNSPECIFIED)
 }
 
 /// Directly behind an entry nothing has loaded the task yet.
@@ -153,6 +159,7 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
             InUser::Loaded => !armed,
             InUser::LoadedOrTrap => true,
             InUser::TrapUnlessValid => armed != valid,
+            InUser::TrapIfFpuFree => armed == fpstate.is_fpu_free(),
         };
         holds(Invariant::I1, keeps_form, || {
             let trap = if armed { "armed" } else { "not armed" };
@@ -169,12 +176,13 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
             let image = fpstate.image();
             for component in components(machine_regs(machine)) {
                 let (is, ought) = (image.get(component), state.value(component));
-                holds(Invariant::I4, Some(is) == ought, || {
+                holds(Invariant::I4, fits(is, ought), || {
                     format!("the image of {id} holds {component} = {is}, expected {}", Shown(ought))
                 })?;
             }
             for cpu in valid_on() {
-                for component in components(cpu.regs()) {
+                let specified = |component: &Component| state.is_specified(*component);
+                for component in components(cpu.regs()).filter(specified) {
                     let (is, ought) = (cpu.regs().get(component), image.get(component));
                     holds(Invariant::I5, is == ought, || {
                         let cpu = cpu.slot().cpu();
@@ -195,7 +203,7 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
             })?;
             for component in components(cpu.regs()).filter(|_| !fpstate.signal().is_returning()) {
                 let (is, ought) = (cpu.regs().get(component), state.value(component));
-                holds(Invariant::I2, Some(is) == ought, || {
+                holds(Invariant::I2, fits(is, ought), || {
                     format!("{name} holds {component} = {is} for {id}, expected {}", Shown(ought))
                 })?;
             }

@@ -7,3 +7,16 @@ mod spec;
 pub use invariants::{Invariant, Violation, check, check_outcome};
 pub use planted::Planted;
 pub use spec::{Spec, State};
+
+use crate::{
+    fpu::{CALL_KEEPS, Policy, policy::Calls},
+    registers::RegisterFile,
+};
+
+/// The reference model for machines with registers like `regs` under `policy`, which says what a system call keeps.
+pub fn spec_for<R: RegisterFile, P: Policy>(regs: &R, policy: &P) -> Spec {
+    match policy.form().calls {
+        Calls::KeepAll => Spec::new(regs.enabled()),
+        Calls::KeepControl => Spec::with_calls_that_keep(regs.enabled(), CALL_KEEPS),
+    }
+}

@@ -11,6 +11,7 @@
 //! | [`Fork`](Event::Fork) | a copy of current's components and PKRU for the child, no frame; under a kernel thread: as spawn |
 //! | [`Exec`](Event::Exec) | current: as spawn |
 //! | [`Exit`](Event::Exit) | current has no S any more, and stays current until it is switched out |
+//! | [`Entry`](Event::Entry) by a system call | none; where a call [gives components up](Spec::with_calls_that_keep), those of current are unspecified |
 //! | [`Write`](Event::Write), [`UserWrite`](Event::UserWrite) | that component of the named task, or of current |
 //! | [`UserPkru`](Event::UserPkru) | current's PKRU |
 //! | [`SignalDeliver`](Event::SignalDeliver) | current gets a frame: present, undamaged, all initial; of five the oldest is dropped |
@@ -23,15 +24,15 @@
 //! | | short frame: x87 and SSE of the frame, the others initial |
 //! | | bad header: all initial |
 //! | [`Frame`](Event::Frame) | newest frame is absent, has a bad header, or is short; bad header wins over short |
-//! | [`Read`](Event::Read), [`Write`](Event::Write) | a task that runs user code is in the kernel behind it |
-//! | schedule-in, schedule-out, idle, entry, return | none; who is current, and who is in user mode |
+//! | [`Read`](Event::Read), [`Write`](Event::Write), [`FpuFault`](Event::FpuFault) | a task that runs user code is in the kernel behind it |
+//! | schedule-in, schedule-out, idle, other entries, return | none; who is current, and who is in user mode |
 //! | all others | none |
 //!
 //! Signal events leave PKRU alone. A new task takes its slot from any task that held it before. A name that
 //! means nothing here (no current task, a dead task, a component that the register file lacks) makes an event
 //! ignored: what is legal is for the machine to say.
 
-use crate::{Component, ComponentSet, CpuId, Event, FrameChange, Pkru, TaskId, Value};
+use crate::{Component, ComponentSet, CpuId, EntryKind, Event, FrameChange, Pkru, TaskId, Value};
 use alloc::{collections::BTreeMap, vec::Vec};
 
 /// Frames kept for a task; the oldest goes first.
@@ -45,6 +46,8 @@ type Values = BTreeMap<Component, Value>;
 pub struct Spec {
     /// What the register file has.
     components: ComponentSet,
+    /// What a program finds again behind a system call.
+    kept_by_calls: ComponentSet,
     /// Living user tasks.
     states: BTreeMap<TaskId, State>,
     /// CPUs that have a current task.
@@ -81,9 +84,15 @@ enum Damage {
 }
 
 impl State {
-    /// The value of `component`; `None` if the register file lacks it, and for PKRU.
+    /// The value of `component`, [`Value::UNSPECIFIED`] for one that may be anything; `None` if the register file
+    /// lacks it, and for PKRU.
     pub fn value(&self, component: Component) -> Option<Value> {
         self.values.get(&component).copied()
+    }
+
+    /// Whether the program can rely on what `component` holds.
+    pub fn is_specified(&self, component: Component) -> bool {
+        self.value(component) != Some(Value::UNSPECIFIED)
     }
 
     /// The value of PKRU.
@@ -98,6 +107,14 @@ impl State {
     fn set(&mut self, component: Component, value: Value) {
         if let Some(old) = self.values.get_mut(&component) {
             *old = value;
+        }
+    }
+
+    fn give_up_all_but(&mut self, kept: ComponentSet) {
+        for (component, value) in &mut self.values {
+            if !kept.contains(*component) {
+                *value = Value::UNSPECIFIED;
+            }
         }
     }
 
@@ -154,7 +171,13 @@ impl Spec {
     /// No task, for a register file with `components`. PKRU is kept apart, whether named there or not.
     pub fn new(components: ComponentSet) -> Self {
         let components = components.without(Component::PKRU);
-        Self { components, states: BTreeMap::new(), running: BTreeMap::new() }
+        let kept_by_calls = components;
+        Self { components, kept_by_calls, states: BTreeMap::new(), running: BTreeMap::new() }
+    }
+
+    /// The same for programs whose system calls give up all components but `kept`.
+    pub fn with_calls_that_keep(components: ComponentSet, kept: ComponentSet) -> Self {
+        Self { kept_by_calls: kept, ..Self::new(components) }
     }
 
     /// Follows one event that the machine accepted.
@@ -170,7 +193,14 @@ impl Spec {
             Event::ScheduleOut(cpu) | Event::Idle(cpu) => {
                 self.running.remove(&cpu);
             }
-            Event::Entry(cpu, _) => self.set_user_mode(cpu, false),
+            Event::Entry(cpu, kind) => {
+                self.set_user_mode(cpu, false);
+                let kept = self.kept_by_calls;
+                if kind == EntryKind::SystemCall && kept != components {
+                    self.on_current(cpu, |state| state.give_up_all_but(kept));
+                }
+            }
+            Event::FpuFault(cpu) => self.set_user_mode(cpu, false),
             Event::Return(cpu, task) => self.set_user_mode(cpu, self.current(cpu) == Some(task)),
 
             Event::Fork(cpu, child) => {
@@ -221,7 +251,8 @@ impl Spec {
             }),
 
             // No wildcard: a new event must be given its effect here.
-            Event::FirstUse(_)
+            Event::FpuFree(_)
+            | Event::FirstUse(_)
             | Event::KernelFpuBegin(..)
             | Event::KernelFpuEnd(_)
             | Event::Migrate(..)

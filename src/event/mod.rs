@@ -64,6 +64,9 @@ pub enum Event {
     Spawn(TaskId),
     /// A kernel thread appears, on no CPU.
     KernelThread(TaskId),
+    /// The program of a user task that is not in user mode has no FPU instruction: the task is FPU-free, and so are its
+    /// children, until it starts another program.
+    FpuFree(TaskId),
     /// The current task stops running user code and enters the kernel.
     Entry(CpuId, EntryKind),
     /// The current task is switched out; the CPU is between tasks until schedule-in or idle.
@@ -76,6 +79,9 @@ pub enum Event {
     Return(CpuId, TaskId),
     /// The current task's first FPU instruction traps (#NM), under a policy that armed the trap.
     FirstUse(CpuId),
+    /// The current task, which is FPU-free, comes to an FPU instruction all the same: it is not executed, and the
+    /// task enters the kernel (an exception).
+    FpuFault(CpuId),
     /// Kernel code begins to use the registers.
     KernelFpuBegin(CpuId, KernelContext),
     /// Kernel code is done with them.
@@ -127,13 +133,14 @@ impl Event {
     pub const fn cpu(self) -> Option<CpuId> {
         use Event::*;
         match self {
-            Spawn(_) | KernelThread(_) | Read(..) | Write(..) | Frame(..) => None,
+            Spawn(_) | KernelThread(_) | FpuFree(_) | Read(..) | Write(..) | Frame(..) => None,
             Entry(cpu, _)
             | ScheduleOut(cpu)
             | ScheduleIn(cpu, _)
             | Idle(cpu)
             | Return(cpu, _)
             | FirstUse(cpu)
+            | FpuFault(cpu)
             | KernelFpuBegin(cpu, _)
             | KernelFpuEnd(cpu)
             | Migrate(_, cpu)

@@ -10,12 +10,14 @@ impl fmt::Display for Event {
         match *self {
             Spawn(task) => write!(f, "spawn {task}"),
             KernelThread(task) => write!(f, "kernel-thread {task}"),
+            FpuFree(task) => write!(f, "fpu-free {task}"),
             Entry(cpu, kind) => write!(f, "entry {cpu} {}", word(&ENTRY_KINDS, kind)),
             ScheduleOut(cpu) => write!(f, "out {cpu}"),
             ScheduleIn(cpu, task) => write!(f, "in {cpu} {task}"),
             Idle(cpu) => write!(f, "idle {cpu}"),
             Return(cpu, task) => write!(f, "return {cpu} {task}"),
             FirstUse(cpu) => write!(f, "first-use {cpu}"),
+            FpuFault(cpu) => write!(f, "fpu-fault {cpu}"),
             KernelFpuBegin(cpu, context) => {
                 write!(f, "kernel-fpu-begin {cpu} {}", word(&KERNEL_CONTEXTS, context))
             }
@@ -139,12 +141,14 @@ impl FromStr for Event {
         let event = match name {
             "spawn" => Event::Spawn(r.task()?),
             "kernel-thread" => Event::KernelThread(r.task()?),
+            "fpu-free" => Event::FpuFree(r.task()?),
             "entry" => Event::Entry(r.cpu()?, r.choice(&ENTRY_KINDS, "system-call, exception or interrupt")?),
             "out" => Event::ScheduleOut(r.cpu()?),
             "in" => Event::ScheduleIn(r.cpu()?, r.task()?),
             "idle" => Event::Idle(r.cpu()?),
             "return" => Event::Return(r.cpu()?, r.task()?),
             "first-use" => Event::FirstUse(r.cpu()?),
+            "fpu-fault" => Event::FpuFault(r.cpu()?),
             "kernel-fpu-begin" => {
                 Event::KernelFpuBegin(r.cpu()?, r.choice(&KERNEL_CONTEXTS, "task, softirq or hardirq")?)
             }

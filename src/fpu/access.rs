@@ -30,10 +30,10 @@ pub fn copy_to_memory<R: RegisterFile>(
         return Ok(Save::AlreadyInMemory);
     }
     on_this_cpu(cpu, task)?;
-    cpu.regs.save(cpu.rfbm(), &mut task.image);
+    cpu.regs.save(cpu.rfbm_for(task), &mut task.image);
     task.need_fpu_load = true;
     cpu.slot.only_copy = false;
-    Ok(Save::Saved)
+    Ok(if task.given_up { Save::SavedKept } else { Save::Saved })
 }
 
 /// Makes the image the only valid copy, so that it may be written (to 2b).
@@ -98,8 +98,9 @@ fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Imag
         return Ok(Load::AlreadyLive);
     }
     registers_are_free(cpu, task)?;
-    let rfbm = cpu.rfbm();
+    let rfbm = cpu.rfbm_for(task);
     let load = match cpu.regs.restore(rfbm, &task.image) {
+        Ok(()) if task.given_up => Load::RestoredKept,
         Ok(()) => Load::Restored,
         // I9 was broken by whoever wrote the image. The registers are unspecified, and the previous
         // owner's claim with them; the task goes on in the initial configuration (Linux:
@@ -199,5 +200,10 @@ pub fn write<R: RegisterFile, P: Policy>(
     if policy.defect() != Some(Defect::WriteKeepsLastCpu) {
         task.invalidate();
     }
-    Ok((save, task.image.set(component, value)))
+    let written = task.image.set(component, value);
+    if written.is_ok() {
+        // The component is specified now, so that the image is loaded as a whole.
+        task.given_up = false;
+    }
+    Ok((save, written))
 }

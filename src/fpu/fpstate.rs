@@ -30,6 +30,10 @@ pub struct Fpstate<I> {
     pub(super) signal: SignalStep,
     /// Consecutive slices with a use, for a policy that counts them.
     pub(super) uses: u8,
+    pub(super) fpu_free: bool,
+    /// The program asked for a system call and gave up what its convention does not keep: only the components of
+    /// [`CALL_KEEPS`](super::CALL_KEEPS) are saved and loaded, until its registers have a whole state again.
+    pub(super) given_up: bool,
 }
 
 impl<I: Image> Fpstate<I> {
@@ -49,6 +53,8 @@ impl<I: Image> Fpstate<I> {
             user_on: None,
             signal: SignalStep::Idle,
             uses: 0,
+            fpu_free: false,
+            given_up: false,
         }
     }
 
@@ -103,9 +109,24 @@ impl<I: Image> Fpstate<I> {
         self.uses
     }
 
+    /// Whether the task's program has no FPU instruction, and faults at one that it comes to all the same.
+    pub fn is_fpu_free(&self) -> bool {
+        self.fpu_free
+    }
+
+    /// Says that the task's program has no FPU instruction. It is not in user mode.
+    pub fn set_fpu_free(&mut self) {
+        self.fpu_free = true;
+    }
+
+    /// Whether only what a system call keeps is still specified: the rest of image and registers may be anything.
+    pub fn has_given_up(&self) -> bool {
+        self.given_up
+    }
+
     /// What a policy is told, given whether the registers in question are valid for the task.
     pub(crate) fn facts(&self, valid: bool) -> Facts {
-        Facts { valid, need_fpu_load: self.need_fpu_load, uses: self.uses }
+        Facts { valid, need_fpu_load: self.need_fpu_load, uses: self.uses, fpu_free: self.fpu_free }
     }
 
     /// The predicate of the whole protocol: `slot`'s registers hold this task's state.
@@ -129,6 +150,7 @@ impl<I: Image> Fpstate<I> {
         self.image.reset();
         self.need_fpu_load = true;
         self.uses = 0;
+        self.given_up = false;
         self.invalidate();
     }
 }

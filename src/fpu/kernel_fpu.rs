@@ -24,7 +24,7 @@ pub fn kernel_fpu_begin<R: RegisterFile, P: Policy>(
     let save = match (cpu.slot.owner, policy.kernel_fpu_begin()) {
         _ if !cpu.slot.only_copy => Save::AlreadyInMemory,
         (None, _) => Save::AlreadyInMemory,
-        (Some(_), SaveRule::Keep) => Save::Kept,
+        (Some(_), SaveRule::Keep | SaveRule::GiveUp) => Save::Kept,
         (Some(owner), SaveRule::Save) => match current {
             Some(task) if task.id() == owner => access::copy_to_memory(cpu, task)?,
             _ => return Err(Before::Evict(owner)),

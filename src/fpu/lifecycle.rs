@@ -4,7 +4,8 @@
 
 use super::{
     Before, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SignalStep, TaskKind, access, pkru,
-    policy::Release, switch,
+    policy::{Facts, Release},
+    switch,
 };
 use crate::{Pkru, registers::RegisterFile};
 
@@ -30,12 +31,13 @@ pub fn fork<R: RegisterFile, P: Policy>(
     }
     // PKRU is in the register while the parent runs; its copy in memory is stale.
     child.pkru = cpu.regs.pkru().unwrap_or(parent.pkru);
+    (child.fpu_free, child.given_up) = (parent.fpu_free, parent.given_up);
     if parent.need_fpu_load {
         child.image.clone_from(&parent.image);
         Ok(Save::AlreadyInMemory)
     } else {
-        cpu.regs.save(cpu.rfbm(), &mut child.image);
-        Ok(Save::Saved)
+        cpu.regs.save(cpu.rfbm_for(parent), &mut child.image);
+        Ok(if parent.given_up { Save::SavedKept } else { Save::Saved })
     }
 }
 
@@ -51,11 +53,13 @@ pub fn exec<R: RegisterFile, P: Policy>(
     task: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
     access::on_this_cpu(cpu, task)?;
-    let rule = policy.release(Release::Exec, switch::facts(cpu, task));
+    // What is known of the old program's FPU use does not hold for the new one.
+    let rule = policy.release(Release::Exec, Facts { fpu_free: false, ..switch::facts(cpu, task) });
     if matches!(rule, LoadRule::UnlessValid | LoadRule::Always) {
         access::registers_are_free(cpu, task)?;
     }
     discard(cpu, task);
+    task.fpu_free = false;
     task.signal = SignalStep::Idle;
     pkru::set_current(cpu, task, Pkru::DEFAULT);
     switch::load_by(rule, cpu, task)

@@ -51,7 +51,12 @@ pub use signal::{
 };
 pub use switch::{entry, first_use, migrate, resume, return_to_user, switch_in, switch_out};
 
-use crate::{CpuId, TaskId};
+use crate::{Component, ComponentSet, CpuId, TaskId};
+
+/// What a system call keeps under a policy that lets it give up the rest ([`SaveRule::GiveUp`]): the components that
+/// hold the control words, FCW and MXCSR. They are moved whole, vector registers of SSE and all: the seam has no smaller
+/// piece.
+pub const CALL_KEEPS: ComponentSet = ComponentSet::EMPTY.with(Component::X87).with(Component::SSE);
 
 /// What has to be done before a protocol function can do its work. Nothing has changed yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +84,8 @@ pub enum Before {
 pub enum Save {
     /// The registers were saved to memory.
     Saved,
+    /// What a system call keeps was saved to memory; the rest is unspecified.
+    SavedKept,
     /// Nothing to do: memory holds the state already.
     AlreadyInMemory,
     /// The policy left the state in the registers.
@@ -93,6 +100,8 @@ pub enum Save {
 pub enum Load {
     /// The registers were restored from memory.
     Restored,
+    /// What a system call keeps was restored from memory; the rest is unspecified, and may be another task's.
+    RestoredKept,
     /// The restore was skipped: the task comes back, and the registers still hold its state.
     Skipped,
     /// Nothing to do: the registers are the truth.

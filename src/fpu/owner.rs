@@ -130,6 +130,11 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
         validity.valid
     }
 
+    /// The components of a task that are saved and restored: all, unless the task gave some up.
+    pub(super) fn rfbm_for(&self, task: &Fpstate<R::Image>) -> Rfbm {
+        if task.given_up { Rfbm::new(super::CALL_KEEPS & self.regs.enabled()) } else { self.rfbm() }
+    }
+
     /// The components that the protocol saves and restores: all that are enabled, but for PKRU, which is
     /// switched eagerly beside them.
     pub(super) fn rfbm(&self) -> Rfbm {

@@ -151,5 +151,6 @@ pub fn sigreturn_load<R: RegisterFile>(
 /// The registers were just written with a new state of the task; nothing else holds it.
 fn own_registers<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
     access::registers_are_truth(cpu, task, Load::Restored);
+    task.given_up = false;
     access::claim(cpu, task);
 }

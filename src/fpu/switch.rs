@@ -23,7 +23,12 @@ pub fn entry<R: RegisterFile, P: Policy>(
     let facts = facts(cpu, task);
     let user_on = task.user_on.take();
     match policy.entry(kind, facts) {
-        SaveRule::Keep => Ok(Save::Kept),
+        SaveRule::GiveUp if kind == EntryKind::SystemCall => {
+            task.given_up = true;
+            Ok(Save::Kept)
+        }
+        // No program gives anything up where it did not ask for the kernel.
+        SaveRule::Keep | SaveRule::GiveUp => Ok(Save::Kept),
         SaveRule::Save => match access::copy_to_memory(cpu, task) {
             Ok(save) => {
                 // Behind an armed trap the registers can be another task's only copy.
@@ -54,7 +59,7 @@ pub fn switch_out<R: RegisterFile, P: Policy>(
     } else {
         let used = !prev.need_fpu_load;
         let save = match policy.switch_out(facts(cpu, prev)) {
-            SaveRule::Keep => Save::Kept,
+            SaveRule::Keep | SaveRule::GiveUp => Save::Kept,
             SaveRule::Save => access::copy_to_memory(cpu, prev)?,
         };
         if policy.counts_uses() && !used {
@@ -121,6 +126,10 @@ pub fn return_to_user<R: RegisterFile, P: Policy>(
         LoadRule::Defer | LoadRule::UnlessValid => access::move_to_cpu(cpu, task)?,
         rule @ (LoadRule::Always | LoadRule::Trap) => load_by(rule, cpu, task)?,
     };
+    if !task.need_fpu_load {
+        // User code starts from whatever is in the registers.
+        task.given_up = false;
+    }
     task.user_on = Some(cpu.cpu());
     Ok(load)
 }

@@ -2,7 +2,7 @@
 
 use super::{Current, Machine, Outcome, Task};
 use crate::{
-    Component, CpuId, Event, EventError, FrameChange, KernelContext, TaskId, Value, Verb,
+    Component, CpuId, EntryKind, Event, EventError, FrameChange, KernelContext, TaskId, Value, Verb,
     fpu::{self, Before, Policy, SignalStep, TaskKind},
     registers::{Frame, Image, Program, RegisterFile},
 };
@@ -17,10 +17,16 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         match event {
             Event::Spawn(task) => self.add_task(task, TaskKind::User)?,
             Event::KernelThread(task) => self.add_task(task, TaskKind::KernelThread)?,
+            Event::FpuFree(task) => {
+                let fpstate = &self.user_task(task)?.fpstate;
+                if let Some(cpu) = fpstate.user_on() {
+                    return Err(EventError::InUserMode { cpu, task });
+                }
+                self.task_mut(task).fpstate.set_fpu_free();
+            }
             Event::Entry(cpu, kind) => {
                 let task = self.user_side(cpu)?;
-                let save = self.run(cpu, task, &mut out, |p, c, t| fpu::entry(c, p, t, kind));
-                out.save = Some(save).filter(|save| *save != fpu::Save::Kept);
+                self.entry(cpu, task, kind, &mut out);
             }
             Event::ScheduleOut(cpu) => self.schedule_out(cpu, &mut out)?,
             Event::ScheduleIn(cpu, task) => self.schedule_in(cpu, task, &mut out)?,
@@ -34,10 +40,18 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
             Event::Return(cpu, task) => self.return_to_user(cpu, task, &mut out)?,
             Event::FirstUse(cpu) => {
                 let task = self.user_side(cpu)?;
+                self.may_use_fpu(task)?;
                 if !self.existing_cpu(cpu)?.slot.trap_armed() {
                     return Err(EventError::NoTrap(cpu));
                 }
                 out.load = Some(self.run(cpu, task, &mut out, |p, c, t| fpu::first_use(c, p, t)));
+            }
+            Event::FpuFault(cpu) => {
+                let task = self.user_side(cpu)?;
+                if self.may_use_fpu(task).is_ok() {
+                    return Err(EventError::NotFpuFree(task));
+                }
+                self.entry(cpu, task, EntryKind::Exception, &mut out);
             }
             Event::KernelFpuBegin(cpu, context) => self.kernel_fpu_begin(cpu, context, &mut out)?,
             Event::KernelFpuEnd(cpu) => self.kernel_fpu_end(cpu, &mut out)?,
@@ -66,7 +80,8 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
             Event::Read(task, component) => self.read(task, component, &mut out)?,
             Event::Write(task, component, value) => self.write(task, component, value, &mut out)?,
             Event::UserWrite(cpu, component, value) => {
-                self.user_side(cpu)?;
+                let task = self.user_side(cpu)?;
+                self.may_use_fpu(task)?;
                 self.image_component(component)?;
                 let cpu_state = &mut self.cpus[cpu.0 as usize];
                 if cpu_state.slot.trap_armed() {
@@ -156,6 +171,11 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         mut section: impl FnMut(&P, &mut fpu::PreemptOff<'_, R>, &mut fpu::Fpstate<R::Image>) -> Result<T, Before>,
     ) -> T {
         self.settle(cpu, out, |m| m.section(cpu, task, &mut section))
+    }
+
+    fn entry(&mut self, cpu: CpuId, task: TaskId, kind: EntryKind, out: &mut Outcome) {
+        let save = self.run(cpu, task, out, |p, c, t| fpu::entry(c, p, t, kind));
+        out.save = Some(save).filter(|save| *save != fpu::Save::Kept);
     }
 
     fn add_task(&mut self, id: TaskId, kind: TaskKind) -> Result<(), EventError> {

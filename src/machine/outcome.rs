@@ -37,14 +37,21 @@ impl Outcome {
     /// One event asks for three things at most: an interrupt, a flush and an eviction.
     pub const MOST_BEFORE: usize = 3;
 
-    /// How often registers were saved, to an image or to a signal frame.
+    /// How often registers were saved as a whole, to an image or to a signal frame.
     pub fn saves(&self) -> u32 {
         let before = self.before.iter().flatten().map(|done| done.save);
         let images = before.chain(self.save).filter(|save| *save == Save::Saved).count() as u32;
         images + u32::from(self.frame_save == Some(FrameSave::Saved))
     }
 
-    /// How often registers were loaded from an image.
+    /// How often only what a system call keeps was saved or loaded.
+    pub fn kept_by_calls(&self) -> u32 {
+        let before = self.before.iter().flatten().map(|done| done.save);
+        let saves = before.chain(self.save).filter(|save| *save == Save::SavedKept).count() as u32;
+        saves + u32::from(self.load == Some(Load::RestoredKept))
+    }
+
+    /// How often registers were loaded as a whole from an image.
     pub fn restores(&self) -> u32 {
         matches!(self.load, Some(Load::Restored | Load::Initialised)) as u32
     }
@@ -85,12 +92,14 @@ impl fmt::Display for Outcome {
         }
         match self.save {
             Some(Save::Saved) => part(f, format_args!("saved"))?,
+            Some(Save::SavedKept) => part(f, format_args!("saved what a call keeps"))?,
             Some(Save::AlreadyInMemory) => part(f, format_args!("already in memory"))?,
             Some(Save::Kept) => part(f, format_args!("kept"))?,
             Some(Save::NotUser) | None => {}
         }
         match self.load {
             Some(Load::Restored) => part(f, format_args!("restored"))?,
+            Some(Load::RestoredKept) => part(f, format_args!("restored what a call keeps"))?,
             Some(Load::Skipped) => part(f, format_args!("restore skipped"))?,
             Some(Load::AlreadyLive) => part(f, format_args!("already live"))?,
             Some(Load::Deferred) => part(f, format_args!("load deferred"))?,

@@ -92,6 +92,11 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         }
     }
 
+    /// A task that executes FPU instructions.
+    pub(super) fn may_use_fpu(&self, task: TaskId) -> Result<(), EventError> {
+        if self.known_task(task)?.fpstate.is_fpu_free() { Err(EventError::FpuFree(task)) } else { Ok(()) }
+    }
+
     pub(super) fn not_in_user_mode(&self, cpu: CpuId) -> Result<(), EventError> {
         match self.existing_cpu(cpu)?.current {
             Current::Task(task) if self.known_task(task)?.fpstate.user_on().is_some() => {

@@ -2,11 +2,14 @@
 
 use super::{Options, PolicyCounts, ReplayError, optimum::Optimum, slices::Slices};
 use crate::{
-    Component, CpuId, Event, TaskId, Value,
-    check::{self, Spec},
-    fpu::{LoadRule, Policy, SaveRule, policy::Builtin},
+    Component, CpuId, Current, Event, TaskId, Value,
+    check::{self, Spec, Violation},
+    fpu::{
+        LoadRule, Policy, SaveRule,
+        policy::{Builtin, Calls, InUser},
+    },
     machine::{Cpu, Machine, Outcome, Task},
-    registers::{AbstractRegs, RegisterFile},
+    registers::AbstractRegs,
 };
 use std::vec::Vec;
 
@@ -20,6 +23,36 @@ struct Run<P: Policy> {
     counts: PolicyCounts,
 }
 
+/// What programs must see, and what they do.
+#[derive(Debug)]
+struct Check {
+    /// What they see where a system call keeps everything, and where it gives components up.
+    specs: [(Calls, Spec); 2],
+    /// The pattern that user code writes next.
+    pattern: u8,
+}
+
+impl Check {
+    fn new() -> Self {
+        let regs = AbstractRegs::default();
+        let spec = |policy: Builtin| (policy.form().calls, check::spec_for(&regs, &policy));
+        Self { specs: [Builtin::OwnerSlot, Builtin::CallBoundary].map(spec), pattern: 0 }
+    }
+
+    /// With this: everything that has to hold behind an event.
+    fn verify<P: Policy>(
+        &self,
+        machine: &Machine<AbstractRegs, P>,
+        event: Event,
+        outcome: &Outcome,
+    ) -> Result<(), Violation> {
+        let calls = machine.policy().form().calls;
+        let [all, control] = &self.specs;
+        let (_, spec) = if calls == control.0 { control } else { all };
+        check::check_outcome(machine, spec, event, outcome).and_then(|()| check::check(machine, spec))
+    }
+}
+
 /// The machine that is held against the kernel, with the kernel's quirks; one machine a policy, without them;
 /// and the optimum.
 #[derive(Debug)]
@@ -27,9 +60,11 @@ pub(super) struct Fleet<P: Policy> {
     shadow: Machine<AbstractRegs, Builtin>,
     runs: Vec<Run<P>>,
     pub(super) optimum: Optimum,
-    /// With `--check`: the reference model, and the pattern that user code writes next.
-    check: Option<(Spec, u8)>,
+    /// With `--check`: what the machines are held against.
+    check: Option<Check>,
     slices: Slices,
+    /// By task slot: whether its program is FPU-free.
+    fpu_free: Vec<bool>,
     /// Slots of tasks that are gone.
     free: Vec<u32>,
     pub(super) line: u64,
@@ -39,13 +74,13 @@ impl<P: Policy> Fleet<P> {
     pub(super) fn new(options: &Options<P>) -> Self {
         let run =
             |policy: &P| Run { machine: Machine::new(policy.clone(), 1), counts: PolicyCounts::new(policy) };
-        let components = AbstractRegs::default().enabled();
         Self {
             shadow: Machine::new(options.reference, 1),
             runs: options.policies.iter().map(run).collect(),
             optimum: Optimum::default(),
-            check: options.check.then(|| (Spec::new(components), 0)),
+            check: options.check.then(Check::new),
             slices: Slices::new(options.fpu_use),
+            fpu_free: Vec::new(),
             free: Vec::new(),
             line: 0,
         }
@@ -98,13 +133,13 @@ impl<P: Policy> Fleet<P> {
 
     /// Lets an event happen on every machine.
     pub(super) fn all(&mut self, event: Event) -> Result<(), ReplayError> {
-        if let Some((spec, _)) = &mut self.check {
-            spec.apply(event);
+        if let Some(check) = &mut self.check {
+            check.specs.iter_mut().for_each(|(_, spec)| spec.apply(event));
         }
         self.slices.apply(event);
         self.kernel(event)?;
         self.optimum.apply(event);
-        let (line, check) = (self.line, self.check.as_ref().map(|(spec, _)| spec));
+        let (line, check) = (self.line, self.check.as_ref());
         for Run { machine, counts } in &mut self.runs {
             // The outcome is borrowed where it is: copying it is what most of the time would go to.
             match machine.apply(event) {
@@ -116,20 +151,72 @@ impl<P: Policy> Fleet<P> {
             }
         }
         match event {
-            Event::Return(cpu, _) if self.slices.uses_fpu(cpu) => {
-                self.first_use(cpu)?;
-                self.user_code(cpu)
+            Event::Return(cpu, task) => {
+                if self.slices.uses_fpu(cpu) {
+                    self.first_use(cpu)?;
+                    if !self.is_fpu_free(task) {
+                        self.user_code(cpu)?;
+                    }
+                }
+                Ok(())
             }
+            Event::Spawn(task) => self.new_program(task),
+            Event::Fork(cpu, child) => {
+                let free = self.current(cpu).is_some_and(|parent| self.is_fpu_free(parent));
+                self.set_fpu_free(child, free);
+                Ok(())
+            }
+            Event::Exec(cpu) => self.current(cpu).map_or(Ok(()), |task| self.new_program(task)),
             _ => Ok(()),
         }
     }
 
+    fn current(&self, cpu: CpuId) -> Option<TaskId> {
+        match self.cpu(cpu).current() {
+            Current::Task(task) => Some(task),
+            Current::Idle | Current::Switching => None,
+        }
+    }
+
+    fn is_fpu_free(&self, task: TaskId) -> bool {
+        self.fpu_free.get(task.slot() as usize).is_some_and(|free| *free)
+    }
+
+    fn set_fpu_free(&mut self, task: TaskId, free: bool) {
+        let slot = task.slot() as usize;
+        self.fpu_free.resize(self.fpu_free.len().max(slot + 1), false);
+        self.fpu_free[slot] = free;
+    }
+
+    /// A task has a new program, which is FPU-free with the probability that a slice does not use the FPU. Only policies
+    /// that tell the two kinds apart are told: for the others each slice decides.
+    fn new_program(&mut self, task: TaskId) -> Result<(), ReplayError> {
+        let free = !self.slices.draw();
+        self.set_fpu_free(task, free);
+        let (line, event) = (self.line, Event::FpuFree(task));
+        for Run { machine, counts } in self.runs.iter_mut().filter(|_| free) {
+            if machine.policy().form().in_user != InUser::TrapIfFpuFree {
+                continue;
+            }
+            match machine.apply(event) {
+                Ok(ref outcome) => verify(line, counts.name, machine, self.check.as_ref(), event, outcome)?,
+                Err(source) => return Err(ReplayError::Refused { line, event, source }),
+            }
+        }
+        Ok(())
+    }
+
     /// User code uses the FPU, which traps on the machines where the trap is armed.
     fn first_use(&mut self, cpu: CpuId) -> Result<(), ReplayError> {
-        let (line, check) = (self.line, self.check.as_ref().map(|(spec, _)| spec));
+        let (line, check) = (self.line, self.check.as_ref());
         let event = Event::FirstUse(cpu);
         for Run { machine, counts } in &mut self.runs {
-            if !machine.cpus()[cpu.0 as usize].slot().trap_armed() {
+            let here = &machine.cpus()[cpu.0 as usize];
+            let fpu_free = match here.current() {
+                Current::Task(task) => machine.task(task).is_some_and(|task| task.fpstate().is_fpu_free()),
+                Current::Idle | Current::Switching => false,
+            };
+            if fpu_free || !here.slot().trap_armed() {
                 continue;
             }
             match machine.apply(event) {
@@ -150,7 +237,7 @@ impl<P: Policy> Fleet<P> {
     /// Lets an event happen only on the machine that is held against the kernel: a quirk of the kernel. Returns
     /// how often it restored.
     pub(super) fn kernel(&mut self, event: Event) -> Result<u32, ReplayError> {
-        let (line, check) = (self.line, self.check.as_ref().map(|(spec, _)| spec));
+        let (line, check) = (self.line, self.check.as_ref());
         match self.shadow.apply(event) {
             Ok(ref outcome) => {
                 verify(line, KERNEL, &self.shadow, check, event, outcome)?;
@@ -162,7 +249,7 @@ impl<P: Policy> Fleet<P> {
 
     /// With `--check`, user code changes its registers, so that an old copy cannot pass for the newest.
     fn user_code(&mut self, cpu: CpuId) -> Result<(), ReplayError> {
-        let Some((_, pattern)) = &mut self.check else { return Ok(()) };
+        let Some(Check { pattern, .. }) = &mut self.check else { return Ok(()) };
         *pattern = *pattern % (Value::KERNEL.number() - 1) + 1;
         let Some(value) = Value::new(*pattern) else { return Ok(()) };
         let component = if *pattern % 2 == 0 { Component::SSE } else { Component::AVX };
@@ -194,12 +281,14 @@ fn verify<P: Policy>(
     line: u64,
     policy: &'static str,
     machine: &Machine<AbstractRegs, P>,
-    spec: Option<&Spec>,
+    check: Option<&Check>,
     event: Event,
     outcome: &Outcome,
 ) -> Result<(), ReplayError> {
-    let Some(spec) = spec else { return Ok(()) };
-    check::check_outcome(machine, spec, event, outcome)
-        .and_then(|()| check::check(machine, spec))
-        .map_err(|violation| ReplayError::Violation { line, policy, violation })
+    let Some(check) = check else { return Ok(()) };
+    check.verify(machine, event, outcome).map_err(|violation| ReplayError::Violation {
+        line,
+        policy,
+        violation,
+    })
 }

@@ -2,7 +2,10 @@
 
 use super::{Agreement, Costs};
 use crate::{
-    fpu::{Policy, policy::InKernel},
+    fpu::{
+        Policy,
+        policy::{Calls, InKernel},
+    },
     machine::Outcome,
 };
 use std::{collections::BTreeMap, string::String, vec::Vec};
@@ -80,6 +83,8 @@ pub enum Basis {
     FpuUse,
     /// The kernel entries that the recording shows: lower bounds.
     SeenEntries,
+    /// What programs give up at a system call: the optimum, which keeps everything, is no bound.
+    Calls,
 }
 
 impl Basis {
@@ -89,6 +94,7 @@ impl Basis {
             Self::Schedule => "exact",
             Self::FpuUse => "fpu-use",
             Self::SeenEntries => "lower-bound",
+            Self::Calls => "calls",
         }
     }
 
@@ -99,6 +105,8 @@ impl Basis {
             Self::FpuUse
         } else if form.in_kernel == InKernel::InMemory {
             Self::SeenEntries
+        } else if form.calls != Calls::KeepAll {
+            Self::Calls
         } else {
             Self::Schedule
         }
@@ -125,12 +133,23 @@ pub struct PolicyCounts {
     pub traps: u64,
     /// Saves that another CPU had to do first, for a task that left its only copy there. They are among the saves.
     pub flushes: u64,
+    /// Saves and restores of what a system call keeps, which are not among the others.
+    pub kept_by_calls: u64,
 }
 
 impl PolicyCounts {
     pub(super) fn new(policy: &impl Policy) -> Self {
         let (name, basis) = (policy.name(), Basis::of(policy));
-        Self { name, basis, saves: 0, restores: 0, restores_skipped: 0, traps: 0, flushes: 0 }
+        Self {
+            name,
+            basis,
+            saves: 0,
+            restores: 0,
+            restores_skipped: 0,
+            traps: 0,
+            flushes: 0,
+            kept_by_calls: 0,
+        }
     }
 
     pub(super) fn add(&mut self, outcome: &Outcome) {
@@ -138,6 +157,7 @@ impl PolicyCounts {
         self.restores += u64::from(outcome.restores());
         self.restores_skipped += u64::from(outcome.restores_skipped());
         self.flushes += u64::from(outcome.flushes());
+        self.kept_by_calls += u64::from(outcome.kept_by_calls());
     }
 
     /// What that costs, in ns.
@@ -147,12 +167,13 @@ impl PolicyCounts {
             + self.restores_skipped as f64 * costs.check_ns
             + self.traps as f64 * costs.trap_ns
             + self.flushes as f64 * costs.flush_ns
+            + self.kept_by_calls as f64 * costs.control_words_ns
     }
 
     /// Saves and restores as multiples of the optimum. `None` where the optimum is 0, and for a policy that it does
     /// not bind.
     pub fn over_optimum(&self, optimum: &OptimumCounts) -> [Option<f64>; 2] {
-        if self.basis == Basis::FpuUse {
+        if matches!(self.basis, Basis::FpuUse | Basis::Calls) {
             return [None; 2];
         }
         [optimum.saves_ratio(self.saves), optimum.restores_ratio(self.restores)]

@@ -37,7 +37,7 @@ pub struct Steps<R: RegisterFile, P> {
 impl<R: RegisterFile, P: Policy> Steps<R, P> {
     /// Begins with a machine that no event has happened to.
     pub fn new(machine: Machine<R, P>) -> Self {
-        let spec = Spec::new(machine.cpus()[0].regs().enabled());
+        let spec = check::spec_for(machine.cpus()[0].regs(), machine.policy());
         Self { machine, spec, steps: Vec::new() }
     }
 

@@ -46,7 +46,8 @@ enum Command {
 
 #[derive(clap::Args)]
 struct RunArguments {
-    /// The policy: eager, eager-owner, trap-restore, full-lazy, deferred, owner-slot, lazy-save or entry-exit.
+    /// The policy: eager, eager-owner, trap-restore, full-lazy, deferred, owner-slot, lazy-save, entry-exit,
+    /// call-boundary or use-class.
     #[arg(long, value_name = "NAME", default_value_t = Named(Builtin::OwnerSlot))]
     policy: Named,
     /// A file of events (docs/events.md); - for standard input.

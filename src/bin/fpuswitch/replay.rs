@@ -19,18 +19,20 @@ const PROGRESS_FROM_BYTES: u64 = 100_000_000;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// A policy to compare, again for each further one: eager, eager-owner, trap-restore, full-lazy, deferred,
-    /// owner-slot, lazy-save, entry-exit. Without: those whose counts follow from a recording alone, which leaves
-    /// out trap-restore and full-lazy (they depend on --use) and entry-exit (whose counts are lower bounds).
+    /// owner-slot, lazy-save, entry-exit, call-boundary, use-class. Without: those whose counts follow from a
+    /// recording alone, which leaves out trap-restore, full-lazy and use-class (they depend on --use), entry-exit
+    /// (whose counts are lower bounds) and call-boundary (whose programs see something else).
     #[arg(long = "policy", value_name = "NAME")]
     policies: Vec<Named>,
     /// Compare all policies.
     #[arg(long, conflicts_with = "policies")]
     all_policies: bool,
-    /// The share of slices, from switch-in to switch-out, that use the FPU, 0 to 1: no recording says.
+    /// The share of slices, from switch-in to switch-out, that use the FPU, 0 to 1, and for use-class of
+    /// programs that do: no recording says.
     #[arg(long = "use", value_name = "P", default_value_t = 1.0, value_parser = share)]
     fpu_use: f64,
     /// Costs as JSON: {"save_ns": 40, "restore_ns": 43, "check_ns": 1.3}, and if they are not to be taken from the
-    /// built-in table "trap_ns" (a #NM trap) and "flush_ns" (a flush by another CPU). Without: measured here, where
+    /// built-in table "trap_ns" (a #NM trap), "flush_ns" (a flush by another CPU) and "control_words_ns". Without: measured here, where
     /// that can be done.
     #[arg(long, value_name = "FILE")]
     costs: Option<PathBuf>,
@@ -362,7 +364,15 @@ fn print_bases(report: &Report) {
     if !by_use.is_empty() {
         let share = report.fpu_use;
         print(format_args!(
-            "{by_use}: if a slice uses the FPU with probability {share} (--use); the optimum is no bound for them\n"
+            "{by_use}: if a slice (for use-class, a program) uses the FPU with probability {share} (--use); the\n\
+             optimum is no bound for them\n"
+        ));
+    }
+    let by_calls = names(Basis::Calls);
+    if !by_calls.is_empty() {
+        print(format_args!(
+            "{by_calls}: if system calls keep the control words alone, which count in the cost and not as saves and\n\
+             restores; the optimum keeps everything, and is no bound\n"
         ));
     }
     let by_entries = names(Basis::SeenEntries);

@@ -2,8 +2,9 @@
 //!
 //! A policy answers at fixed points, the hooks; the mechanism does the work, keeps the claims, and asks for
 //! evictions and flushes. Whatever a policy answers, the mechanism does not load over another task's only copy,
-//! and does not let a task reach user mode with need_fpu_load set, unless the first-use trap is armed. The one
-//! answer that loses a state is [`SaveRule::Keep`] at kernel FPU begin.
+//! and does not let a task reach user mode with need_fpu_load set, unless the first-use trap is armed. Two
+//! answers lose a state: [`SaveRule::Keep`] at kernel FPU begin all of it, and [`SaveRule::GiveUp`] at the entry what a
+//! system call does not keep, which the form has to say.
 //!
 //! | | entry | switch-out | switch-in | first use | return | kernel FPU begin / end |
 //! |---|---|---|---|---|---|---|
@@ -15,6 +16,9 @@
 //! | [`OwnerSlot`] | – | save | – | – | load unless valid | save / – |
 //! | [`LazySave`] | – | – | – | – | load unless valid | save / – |
 //! | [`EntryExit`] | save, own nothing | save | – | – | load | save / – |
+//! | [`CallBoundary`] | system call: give up all but the control words | save | – | – | load unless valid | save / – |
+//! | [`UseClass`], FPU task | – | save | – | – | load unless valid | save / – |
+//! | – , FPU-free task | – | save | trap | (a fault) | trap | save / trap |
 //!
 //! *Save* does nothing for a task whose image is the truth already, *load* nothing for one whose registers
 //! are. *Trap* arms the first-use trap. At kernel FPU begin it is the owner of the registers that is saved,
@@ -30,16 +34,20 @@
 //! | [`Deferred`], [`OwnerSlot`] | in memory | anywhere | loaded |
 //! | [`LazySave`] | anywhere | anywhere | loaded |
 //! | [`EntryExit`] | in memory | in memory from the entry on | loaded |
+//! | [`CallBoundary`] | in memory | anywhere | loaded; a system call leaves the control words alone specified |
+//! | [`UseClass`] | in memory | anywhere | FPU task: loaded; FPU-free task: the trap is armed |
 
+mod class;
 mod deferred;
 mod eager;
 mod entry;
 mod lazy;
 mod trap;
 
+pub use class::UseClass;
 pub use deferred::{Deferred, OwnerSlot};
 pub use eager::{Eager, EagerOwner};
-pub use entry::EntryExit;
+pub use entry::{CallBoundary, EntryExit};
 pub use lazy::LazySave;
 pub use trap::{FullLazy, TrapRestore};
 
@@ -55,6 +63,9 @@ pub enum SaveRule {
     Keep,
     /// Save it unless memory holds it already.
     Save,
+    /// Leave it, and from here on save and load [`CALL_KEEPS`](super::CALL_KEEPS) alone: the rest of the state is
+    /// unspecified, and the task may find another's there. At the entry by a system call only; elsewhere as `Keep`.
+    GiveUp,
 }
 
 /// Whether a hook loads the registers.
@@ -82,6 +93,8 @@ pub struct Facts {
     /// In how many consecutive slices the task has used the FPU, the present one included if it has; 0 unless
     /// the policy [counts](Policy::counts_uses) them. Wraps at 256.
     pub uses: u8,
+    /// The task's program has no FPU instruction.
+    pub fpu_free: bool,
 }
 
 /// Why a state was thrown away.
@@ -129,6 +142,18 @@ pub enum InUser {
     LoadedOrTrap,
     /// The trap is armed exactly where the registers are not valid for the task.
     TrapUnlessValid,
+    /// The trap is armed exactly for FPU-free tasks; the others' state is loaded.
+    TrapIfFpuFree,
+}
+
+/// What a program finds again behind a system call (the policy's form of S).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Calls {
+    /// Every component.
+    KeepAll,
+    /// The components of [`CALL_KEEPS`](super::CALL_KEEPS); the others are unspecified.
+    KeepControl,
 }
 
 /// The forms of the invariants that differ between policies. What a program sees is the same for all.
@@ -141,12 +166,19 @@ pub struct Form {
     pub in_kernel: InKernel,
     /// I1, for tasks in user mode.
     pub in_user: InUser,
+    /// What S(t) is behind a system call.
+    pub calls: Calls,
 }
 
 impl Form {
     /// The form with these promises, of a policy under which user code never runs without its registers.
     pub const fn new(not_running: NotRunning, in_kernel: InKernel) -> Self {
-        Self { not_running, in_kernel, in_user: InUser::Loaded }
+        Self { not_running, in_kernel, in_user: InUser::Loaded, calls: Calls::KeepAll }
+    }
+
+    /// The same for a policy that lets system calls give components up.
+    pub const fn with_calls(self, calls: Calls) -> Self {
+        Self { calls, ..self }
     }
 
     /// The same for a policy that arms the first-use trap.
@@ -172,7 +204,8 @@ pub trait Policy: Clone + Eq + Hash + Debug {
     /// Which forms of the invariants hold under this policy.
     fn form(&self) -> Form;
 
-    /// The task enters the kernel. [`SaveRule::Save`] also gives its registers up: it does not own them then.
+    /// The task enters the kernel. [`SaveRule::Save`] also clears the owner: the registers are nobody's then.
+    /// [`SaveRule::GiveUp`] counts for system calls.
     fn entry(&self, _kind: EntryKind, _task: Facts) -> SaveRule {
         SaveRule::Keep
     }
@@ -237,11 +270,15 @@ pub enum Builtin {
     LazySave,
     /// [`EntryExit`]
     EntryExit,
+    /// [`CallBoundary`]
+    CallBoundary,
+    /// [`UseClass`]
+    UseClass,
 }
 
 impl Builtin {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Eager,
         Self::EagerOwner,
         Self::TrapRestore,
@@ -250,6 +287,8 @@ impl Builtin {
         Self::OwnerSlot,
         Self::LazySave,
         Self::EntryExit,
+        Self::CallBoundary,
+        Self::UseClass,
     ];
 }
 
@@ -257,7 +296,8 @@ impl Builtin {
 macro_rules! named {
     ($self:ident, $policy:ident => $call:expr) => {
         named!(@each $self, $policy, $call;
-            Eager EagerOwner TrapRestore FullLazy Deferred OwnerSlot LazySave EntryExit)
+            Eager EagerOwner TrapRestore FullLazy Deferred OwnerSlot LazySave EntryExit CallBoundary
+            UseClass)
     };
     (@each $self:ident, $policy:ident, $call:expr; $($name:ident)*) => {
         match $self {
@@ -318,7 +358,7 @@ impl Policy for Builtin {
 /// A name that no policy of this crate has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no such policy; there are eager, eager-owner, trap-restore, full-lazy, deferred, owner-slot, lazy-save and entry-exit"
+    "no such policy; there are eager, eager-owner, trap-restore, full-lazy, deferred, owner-slot, lazy-save, entry-exit, call-boundary and use-class"
 )]
 pub struct UnknownPolicy;
 
