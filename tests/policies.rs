@@ -4,10 +4,13 @@
 mod support;
 
 use fpuswitch::{
-    Component, CpuId, EventError, TaskId, Value,
+    Component, CpuId, EntryKind, EventError, TaskId, Value,
     fpu::{
         LoadRule, Policy, SaveRule,
-        policy::{CallBoundary, EntryExit, FullLazy, TrapRestore, UseClass},
+        policy::{
+            CallBoundary, Calls, EntryExit, Facts, Form, FullLazy, InKernel, InUser, NotRunning, TrapRestore,
+            UseClass,
+        },
     },
     machine::Machine,
     registers::RegisterFile,
@@ -392,4 +395,57 @@ fn a_signal_of_a_task_without_fpu_instructions_leaves_the_trap_armed() {
         );
         assert_eq!(armed(&checked.machine), [true, true, false]);
     });
+}
+
+/// Gives up at system calls what they do not keep, and loads at the first use.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct GiveUpAndTrap;
+
+impl Policy for GiveUpAndTrap {
+    fn name(&self) -> &'static str {
+        "give-up-and-trap"
+    }
+
+    fn form(&self) -> Form {
+        let form = Form::new(NotRunning::InMemory, InKernel::Anywhere);
+        form.with_in_user(InUser::LoadedOrTrap).with_calls(Calls::KeepControl)
+    }
+
+    fn entry(&self, kind: EntryKind, _: Facts) -> SaveRule {
+        if kind == EntryKind::SystemCall { SaveRule::GiveUp } else { SaveRule::Keep }
+    }
+
+    fn switch_out(&self, _: Facts) -> SaveRule {
+        SaveRule::Save
+    }
+
+    fn switch_in(&self, _: Facts) -> LoadRule {
+        LoadRule::Trap
+    }
+
+    fn return_to_user(&self, _: Facts) -> LoadRule {
+        LoadRule::Defer
+    }
+
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
+        LoadRule::Trap
+    }
+}
+
+#[test]
+fn what_is_written_behind_a_first_use_is_kept() {
+    let mut checked = Checked::new(GiveUpAndTrap, 1);
+    checked.run(
+        "spawn T0; in c0 T0; return c0 T0; first-use c0; user-write c0 AVX 3
+         entry c0 system-call; out c0; idle c0; in c0 T0; return c0 T0; first-use c0
+         user-write c0 AVX 7; entry c0 interrupt; out c0; idle c0; in c0 T0; return c0 T0; first-use c0",
+    );
+    assert_eq!(checked.machine.cpus()[0].regs().get(Component::AVX), Value::new(7).expect("a pattern"));
+}
+
+#[test]
+fn a_new_program_is_not_loaded_for_the_sake_of_the_old_one() {
+    let mut checked = Checked::new(FullLazy, 1);
+    checked.run("spawn T0; in c0 T0; return c0 T0; first-use c0; user-write c0 AVX 7; entry c0 system-call");
+    tell(&mut checked, Some(0), "exec c0 | trap armed");
 }

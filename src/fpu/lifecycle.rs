@@ -53,8 +53,9 @@ pub fn exec<R: RegisterFile, P: Policy>(
     task: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
     access::on_this_cpu(cpu, task)?;
-    // What is known of the old program's FPU use does not hold for the new one.
-    let rule = policy.release(Release::Exec, Facts { fpu_free: false, ..switch::facts(cpu, task) });
+    // What is known of the old program does not hold for the new one, whose state is in memory.
+    let fresh = Facts { valid: false, need_fpu_load: true, uses: 0, fpu_free: false };
+    let rule = policy.release(Release::Exec, fresh);
     if matches!(rule, LoadRule::UnlessValid | LoadRule::Always) {
         access::registers_are_free(cpu, task)?;
     }

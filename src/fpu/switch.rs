@@ -148,6 +148,8 @@ pub fn first_use<R: RegisterFile, P: Policy>(
         // The instruction is about to retire: there is nothing left to put the load off to.
         LoadRule::UnlessValid | LoadRule::Defer | LoadRule::Trap => access::move_to_cpu(cpu, task),
     }?;
+    // As at a return without a trap: what user code writes from here on is to be kept.
+    task.given_up = false;
     if policy.counts_uses() {
         task.uses = task.uses.wrapping_add(1);
     }

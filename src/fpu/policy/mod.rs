@@ -10,7 +10,7 @@
 //! |---|---|---|---|---|---|---|
 //! | [`Eager`] | – | save | load | – | – | save / load |
 //! | [`EagerOwner`] | – | save | load unless valid | – | – | save / load |
-//! | [`TrapRestore`] | – | save | trap; after five slices with a use in a row, load unless valid | load | – | save / trap |
+//! | [`TrapRestore`] | – | save | trap; after more than five slices with a use in a row, load unless valid | load | – | save / trap |
 //! | [`FullLazy`] | – | – | trap unless valid | load unless valid | as at switch-in | save / as at switch-in |
 //! | [`Deferred`] | – | save | – | – | load | save / – |
 //! | [`OwnerSlot`] | – | save | – | – | load unless valid | save / – |
@@ -90,8 +90,9 @@ pub struct Facts {
     pub valid: bool,
     /// The image is the truth.
     pub need_fpu_load: bool,
-    /// In how many consecutive slices the task has used the FPU, the present one included if it has; 0 unless
-    /// the policy [counts](Policy::counts_uses) them. Wraps at 256.
+    /// First uses that trapped, and loads at switch-in, since the task was last switched out without its state
+    /// in the registers: in how many consecutive slices it has used the FPU, unless kernel FPU sections made one
+    /// slice trap several times. 0 unless the policy [counts](Policy::counts_uses) them. Wraps at 256.
     pub uses: u8,
     /// The task's program has no FPU instruction.
     pub fpu_free: bool,

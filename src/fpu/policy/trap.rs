@@ -16,7 +16,7 @@ use super::{Facts, Form, InKernel, InUser, LoadRule, NotRunning, Policy, SaveRul
 pub struct TrapRestore;
 
 impl TrapRestore {
-    /// How many slices in a row may use the FPU before the next is loaded without a trap.
+    /// Behind more slices with a use in a row than that, the next is loaded without a trap.
     pub const SLICES: u8 = 5;
 }
 
