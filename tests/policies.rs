@@ -4,20 +4,17 @@
 mod support;
 
 use fpuswitch::{
-    Component, CpuId, EntryKind, EventError, TaskId, Value,
+    Component, CpuId, EventError, TaskId, Value,
     fpu::{
         LoadRule, Policy, SaveRule,
-        policy::{
-            CallBoundary, Calls, EntryExit, Facts, Form, FullLazy, InKernel, InUser, NotRunning, TrapRestore,
-            UseClass,
-        },
+        policy::{CallBoundary, EntryExit, FullLazy, TrapRestore, UseClass},
     },
     machine::Machine,
     registers::RegisterFile,
 };
 use support::{
     Checked, events,
-    policies::{Answers, ENTRY_EXIT},
+    policies::{Answers, ENTRY_EXIT, GiveUpAndTrap},
     register_files::on_every_register_file,
     story::tell,
 };
@@ -395,41 +392,6 @@ fn a_signal_of_a_task_without_fpu_instructions_leaves_the_trap_armed() {
         );
         assert_eq!(armed(&checked.machine), [true, true, false]);
     });
-}
-
-/// Gives up at system calls what they do not keep, and loads at the first use.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct GiveUpAndTrap;
-
-impl Policy for GiveUpAndTrap {
-    fn name(&self) -> &'static str {
-        "give-up-and-trap"
-    }
-
-    fn form(&self) -> Form {
-        let form = Form::new(NotRunning::InMemory, InKernel::Anywhere);
-        form.with_in_user(InUser::LoadedOrTrap).with_calls(Calls::KeepControl)
-    }
-
-    fn entry(&self, kind: EntryKind, _: Facts) -> SaveRule {
-        if kind == EntryKind::SystemCall { SaveRule::GiveUp } else { SaveRule::Keep }
-    }
-
-    fn switch_out(&self, _: Facts) -> SaveRule {
-        SaveRule::Save
-    }
-
-    fn switch_in(&self, _: Facts) -> LoadRule {
-        LoadRule::Trap
-    }
-
-    fn return_to_user(&self, _: Facts) -> LoadRule {
-        LoadRule::Defer
-    }
-
-    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
-        LoadRule::Trap
-    }
 }
 
 #[test]

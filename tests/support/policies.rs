@@ -4,7 +4,7 @@ use fpuswitch::{
     EntryKind,
     fpu::{
         Facts, Form, LoadRule, Policy, SaveRule,
-        policy::{Builtin, InKernel, InUser, NotRunning, Release},
+        policy::{Builtin, Calls, InKernel, InUser, NotRunning, Release},
     },
 };
 use proptest::{array::uniform4, prelude::*};
@@ -164,4 +164,39 @@ pub(crate) fn answers() -> impl Strategy<Value = Answers> {
         let (entry, switch_out, switch_in, first_use, return_to_user) = by_facts;
         Answers { entry, switch_out, switch_in, first_use, return_to_user, kernel_fpu_end, release }
     })
+}
+
+/// Gives up at system calls what they do not keep, and loads at the first use.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct GiveUpAndTrap;
+
+impl Policy for GiveUpAndTrap {
+    fn name(&self) -> &'static str {
+        "give-up-and-trap"
+    }
+
+    fn form(&self) -> Form {
+        let form = Form::new(NotRunning::InMemory, InKernel::Anywhere);
+        form.with_in_user(InUser::LoadedOrTrap).with_calls(Calls::KeepControl)
+    }
+
+    fn entry(&self, kind: EntryKind, _: Facts) -> SaveRule {
+        if kind == EntryKind::SystemCall { SaveRule::GiveUp } else { SaveRule::Keep }
+    }
+
+    fn switch_out(&self, _: Facts) -> SaveRule {
+        SaveRule::Save
+    }
+
+    fn switch_in(&self, _: Facts) -> LoadRule {
+        LoadRule::Trap
+    }
+
+    fn return_to_user(&self, _: Facts) -> LoadRule {
+        LoadRule::Defer
+    }
+
+    fn kernel_fpu_end(&self, _: Facts) -> LoadRule {
+        LoadRule::Trap
+    }
 }
