@@ -19,8 +19,8 @@ pub(crate) fn is_qemu_tcg() -> bool {
 /// FOP, FIP and FDP: where they are in x87's bytes, and in an area.
 pub(crate) const LAST_X87_INSTRUCTION: core::ops::Range<usize> = 6..24;
 
-/// Whether FXRSTOR and FXSAVE keep FOP, FIP and FDP. AMD's older CPUs do not while no exception is pending, and
-/// QEMU's do not at all.
+/// Whether FXRSTOR and FXSAVE keep FOP, FIP and FDP. AMD's CPUs do not while no exception is pending: older ones leave
+/// what was there, those with RstrFpErrPtrs (seen on a Zen 3) put zeros there. QEMU's do not at all.
 ///
 /// # Panics
 /// Any other CPU does not: then it is not the CPU.
@@ -32,18 +32,14 @@ pub(crate) fn keeps_x87_pointers() -> bool {
     image.area_mut().bytes_mut()[LAST_X87_INSTRUCTION].copy_from_slice(pointers);
     host.restore(Rfbm::ALL, &image).expect("nothing that is looked at");
     let keeps = host.read_back(Component::X87).expect("x87")[LAST_X87_INSTRUCTION] == *pointers;
-    assert!(keeps || is_qemu_tcg() || is_older_amd(), "x87's pointers were lost");
+    assert!(keeps || is_qemu_tcg() || is_amd(), "x87's pointers were lost");
     keeps
 }
 
-fn is_older_amd() -> bool {
-    const RESTORES_POINTERS: u32 = 1 << 2;
+fn is_amd() -> bool {
     let Ok(cpu) = HostCpu::new() else { return false };
     let vendor = cpu.cpuid(0, 0);
-    let is_amd = [*b"AuthenticAMD", *b"HygonGenuine"].contains(&twelve([vendor.ebx, vendor.edx, vendor.ecx]));
-    is_amd
-        && (cpu.cpuid(0x8000_0000, 0).eax < 0x8000_0008
-            || cpu.cpuid(0x8000_0008, 0).ebx & RESTORES_POINTERS == 0)
+    [*b"AuthenticAMD", *b"HygonGenuine"].contains(&twelve([vendor.ebx, vendor.edx, vendor.ecx]))
 }
 
 fn twelve(registers: [u32; 3]) -> [u8; 12] {
