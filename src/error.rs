@@ -1,6 +1,6 @@
 //! Events that a machine refuses.
 
-use crate::{Component, CpuId, KernelContext, TaskId, fpu::SignalStep};
+use crate::{Component, CpuId, FrameChange, KernelContext, TaskId, fpu::SignalStep, xstate::ViewError};
 use core::fmt;
 
 /// Who runs on a CPU.
@@ -167,6 +167,67 @@ pub enum EventError {
     /// The task has no signal frame.
     #[error("{0} has no signal frame")]
     NoFrame(TaskId),
+    /// A softirq is being served on that CPU: its current task does nothing else.
+    #[error("a softirq is being served on {0}: expected its end first")]
+    InSoftIrq(CpuId),
+    /// There is no softirq to end.
+    #[error("no softirq is being served on {0}")]
+    NoSoftIrq(CpuId),
+    /// The kernel's rule says no: a softirq is being served on that CPU.
+    #[error("the FPU is not usable ({context:?}) on {cpu} while a softirq is being served there")]
+    FpuNotUsable {
+        /// The CPU.
+        cpu: CpuId,
+        /// Who wants to use it.
+        context: KernelContext,
+    },
+    /// The state of the task's vCPU is loaded.
+    #[error("the guest of {0} is loaded: expected guest-put first")]
+    GuestLoaded(TaskId),
+    /// The state of the task's vCPU is not loaded.
+    #[error("the guest of {0} is not loaded: expected guest-load first")]
+    GuestNotLoaded(TaskId),
+    /// The task's guest runs, not its program.
+    #[error("{cpu} runs the guest of {task}: expected guest-exit first")]
+    InGuest {
+        /// The CPU.
+        cpu: CpuId,
+        /// The task.
+        task: TaskId,
+    },
+    /// The task's program runs, not its guest.
+    #[error("{cpu} runs the program of {task}, not its guest")]
+    NotInGuest {
+        /// The CPU.
+        cpu: CpuId,
+        /// The task.
+        task: TaskId,
+    },
+    /// The register file has no such dynamic component.
+    #[error("{0} is no dynamic component of this machine")]
+    NotDynamic(Component),
+    /// XFD disables the component: an instruction that needs it cannot retire.
+    #[error("XFD disables {component} on {cpu}: expected dynamic-use first")]
+    Disabled {
+        /// The CPU.
+        cpu: CpuId,
+        /// The component.
+        component: Component,
+    },
+    /// XFD does not disable the component: no instruction traps.
+    #[error("XFD does not disable {component} on {cpu}")]
+    NotDisabled {
+        /// The CPU.
+        cpu: CpuId,
+        /// The component.
+        component: Component,
+    },
+    /// The task has come to no dynamic component that it may use and has no room for.
+    #[error("{0} wants no dynamic component: expected a dynamic-use that is permitted first")]
+    WantsNothing(TaskId),
+    /// A signal frame of this machine has no such field.
+    #[error("the signal frames of this machine have nothing that {0:?} could change")]
+    NotInFrame(FrameChange),
     /// The register file has no such component, or the component is not kept in images.
     #[error("{0} is no component of this machine's images")]
     NoComponent(Component),
@@ -176,4 +237,15 @@ pub enum EventError {
     /// No first-use trap is armed on that CPU.
     #[error("no first-use trap is armed on {0}")]
     NoTrap(CpuId),
+}
+
+/// Why a register set can not be read or written. The machine is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegsetError {
+    /// The task cannot be accessed now.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The bytes are refused, or there is no such form of the image.
+    #[error(transparent)]
+    View(#[from] ViewError),
 }

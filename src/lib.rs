@@ -66,7 +66,7 @@ pub use event::{
     EntryKind, Event, EventFile, EventFileError, FrameChange, KernelContext, ParseEventError, Verb,
 };
 pub use ids::{CpuId, IdError, TaskId};
-pub use value::{Pkru, Value, ValueError};
+pub use value::{PageAccess, Pkru, Value, ValueError};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}

@@ -60,6 +60,57 @@ pub struct Pkru(pub u32);
 impl Pkru {
     /// What Linux gives a new program: only key 0 may be used (`init_pkru_value`, arch/x86/mm/pkeys.c).
     pub const DEFAULT: Self = Self(0x5555_5554);
+
+    /// Whether an access to a user page is allowed: access-disable of its key is clear and, for a write,
+    /// write-disable too (the kernel's accesses included, as CR0.WP is set).
+    pub const fn allows(self, access: PageAccess) -> bool {
+        let rights = self.0 >> (2 * access.key);
+        rights & 1 == 0 && !(access.write && rights & 2 != 0)
+    }
+}
+
+/// An access to a page of user memory: its protection key, and whether it is a write. The text form is `read 1` or
+/// `write 1`.
+///
+/// ```
+/// use fpuswitch::{PageAccess, Pkru};
+/// let page = PageAccess::new(1, false).unwrap();
+/// assert!(!Pkru::DEFAULT.allows(page));
+/// assert!(Pkru(0x5555_5550).allows(page));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PageAccess {
+    key: u8,
+    write: bool,
+}
+
+impl PageAccess {
+    /// An access to a page with key `key`; `None` from 16 on.
+    pub const fn new(key: u8, write: bool) -> Option<Self> {
+        if key < 16 { Some(Self { key, write }) } else { None }
+    }
+
+    /// The protection key.
+    pub const fn key(self) -> u8 {
+        self.key
+    }
+
+    /// Whether it is a write.
+    pub const fn is_write(self) -> bool {
+        self.write
+    }
+}
+
+impl fmt::Display for PageAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", if self.write { "write" } else { "read" }, self.key)
+    }
+}
+
+impl fmt::Debug for PageAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for Pkru {

@@ -237,6 +237,26 @@ fn run_prints_a_row_per_step() {
     assert!(stdout(&lazy).contains("| 5    | out c0             | kept"), "{}", stdout(&lazy));
 }
 
+/// The case of the mailing list: T1 may not read the page, and the register is still T0's.
+#[test]
+fn run_shows_what_is_wrong_with_pkru_in_images() {
+    let events =
+        "spawn T0; spawn T1; in c0 T0; return c0 T0; user-pkru c0 0x55555550; entry c0 interrupt; out c0
+        in c0 T1; user-memory c0 T1 read 1";
+    let events = events.replace(';', "\n");
+    let eager = with_input(fpuswitch().args(["run", "-"]), events.as_bytes());
+    assert_eq!(eager.status.code(), Some(0), "{}", stderr(&eager));
+    assert!(stdout(&eager).contains("access denied"), "{}", stdout(&eager));
+    let in_xsave = with_input(fpuswitch().args(["run", "--pkru-in-xsave", "-"]), events.as_bytes());
+    assert_eq!(in_xsave.status.code(), Some(1), "{}", stderr(&in_xsave));
+    let broken = "line 9: I7 is broken: c0 accesses T1 (read 1), which is allowed, expected denied";
+    assert!(stdout(&in_xsave).contains(broken), "{}", stdout(&in_xsave));
+    let traps = ["run", "--pkru-in-xsave", "--policy", "full-lazy", "-"];
+    let refused = with_input(fpuswitch().args(traps), events.as_bytes());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("PKRU cannot be switched inside XSAVE under full-lazy"));
+}
+
 #[test]
 fn run_refuses_what_cannot_happen_with_the_line() {
     for (events, expected) in [

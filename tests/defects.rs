@@ -18,6 +18,7 @@ use fpuswitch::{
 use std::collections::HashSet;
 use support::{
     Broken, Checked, Stopped, Wrong, any_event, choices, events, fixed_choices, policies::Spoiled, random,
+    watched::Watched,
 };
 
 /// What the search of all lists picks from: one CPU, two tasks, one value.
@@ -263,7 +264,7 @@ fn a_policy_that_loses_the_only_copy_is_caught_at_once() {
     }
 }
 
-const RANDOM_LISTS: u32 = 128;
+const RANDOM_LISTS: u32 = 400;
 
 /// Lets what the choices pick happen, and watches programs only.
 fn watch_random<P: Policy>(policy: P, (cpus, raws): &(usize, Vec<u32>)) -> Result<(), Broken> {
@@ -329,6 +330,18 @@ fn a_machine_that_did_something_else_is_caught() {
             let found = check(&checked.machine, &checked.spec).map_err(|violation| violation.invariant);
             assert_eq!(found, Err(invariant), "{}: {machine}, and not {spec}", policy.name());
         }
+    }
+}
+
+/// A stray write to the image, as it were: nothing is wrong before somebody restores it.
+#[test]
+fn an_image_that_a_restore_would_refuse_is_caught() {
+    let mut checked = Checked::on(&Watched::default(), Builtin::OwnerSlot, 1);
+    let poison = format!("user-write c0 SSE {}", Watched::POISON);
+    checked.run("spawn T0; in c0 T0; return c0 T0").run(&poison).run("entry c0 interrupt");
+    match checked.apply(events("out c0")[0]) {
+        Err(Stopped::Broken(broken)) => assert_breaks(Invariant::I9, &broken.wrong),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -6,6 +6,8 @@ mod support;
 use fpuswitch::{
     EventError,
     fpu::{Policy, policy::Builtin},
+    registers::{AbstractRegs, RegisterFile, SoftRegs},
+    xstate::Layout,
 };
 use std::collections::BTreeSet;
 use support::{Checked, events};
@@ -64,6 +66,7 @@ const REFUSED: &[Refused] = &[
             ("frame T0 absent", "T0 has no signal frame"),
             ("read T0 x87", "x87 is no component of this machine's images"),
             ("write T0 PKRU 1", "PKRU is no component of this machine's images"),
+            ("write T0 TILEDATA 1", "TILEDATA is no component of this machine's images"),
         ],
     ),
     (
@@ -194,6 +197,89 @@ const REFUSED: &[Refused] = &[
         &[("sigreturn-load c0", "T0 is at signal step LoadFaulted: expected a signal return")],
     ),
     (
+        "spawn T0; in c0 T0; softirq-begin c0",
+        &[
+            ("softirq-begin c0", "a softirq is being served on c0: expected its end first"),
+            ("return c0 T0", "a softirq is being served on c0: expected its end first"),
+            ("out c0", "a softirq is being served on c0: expected its end first"),
+            (
+                "kernel-fpu-begin c0 task",
+                "the FPU is not usable (Task) on c0 while a softirq is being served there",
+            ),
+            (
+                "kernel-fpu-begin c0 hardirq",
+                "the FPU is not usable (HardIrq) on c0 while a softirq is being served there",
+            ),
+        ],
+    ),
+    (
+        "spawn T0; in c0 T0; softirq-begin c0; kernel-fpu-begin c0 softirq",
+        &[
+            ("kernel-fpu-begin c0 hardirq", "kernel FPU section (HardIrq) inside another (SoftIrq) on c0"),
+            ("softirq-end c0", "a kernel FPU section (SoftIrq) is open on c0: expected its end first"),
+        ],
+    ),
+    (
+        "spawn T0; in c0 T0",
+        &[
+            ("softirq-end c0", "no softirq is being served on c0"),
+            ("guest-put c0", "the guest of T0 is not loaded: expected guest-load first"),
+            ("guest-enter c0", "the guest of T0 is not loaded: expected guest-load first"),
+            ("guest-exit c0", "T0 is in the kernel on c0: expected its return to user first"),
+            ("permit c0 AVX", "AVX is no dynamic component of this machine"),
+            (
+                "dynamic-grow c0",
+                "T0 wants no dynamic component: expected a dynamic-use that is permitted first",
+            ),
+            ("user-memory c0 T1 read 0", "T1 does not exist"),
+            ("kernel-pkru c1 0x0", "c1 is idle: the event needs a task running there"),
+            ("sigreturn-copy c0", "T0 is at signal step Idle: expected a signal return"),
+        ],
+    ),
+    (
+        "spawn T0; in c0 T0; guest-load c0",
+        &[
+            ("guest-load c0", "the guest of T0 is loaded: expected guest-put first"),
+            ("return c0 T0", "the guest of T0 is loaded: expected guest-put first"),
+            ("exec c0", "the guest of T0 is loaded: expected guest-put first"),
+            ("exit c0", "the guest of T0 is loaded: expected guest-put first"),
+            ("fork c0 T1", "the guest of T0 is loaded: expected guest-put first"),
+            ("signal-deliver c0", "the guest of T0 is loaded: expected guest-put first"),
+            ("read T0 AVX", "the guest of T0 is loaded: expected guest-put first"),
+            ("write T0 AVX 1", "the guest of T0 is loaded: expected guest-put first"),
+            ("write-pkru T0 none", "the guest of T0 is loaded: expected guest-put first"),
+        ],
+    ),
+    (
+        "spawn T0; in c0 T0; guest-load c0; guest-enter c0",
+        &[
+            ("entry c0 interrupt", "c0 runs the guest of T0: expected guest-exit first"),
+            ("fpu-fault c0", "c0 runs the guest of T0: expected guest-exit first"),
+            ("guest-put c0", "T0 runs user code on c0: expected its kernel entry first"),
+            ("guest-enter c0", "T0 runs user code on c0: expected its kernel entry first"),
+        ],
+    ),
+    (
+        "spawn T0; in c0 T0; return c0 T0",
+        &[
+            ("guest-exit c0", "c0 runs the program of T0, not its guest"),
+            ("softirq-begin c0", "T0 runs user code on c0: expected its kernel entry first"),
+            ("user-memory c0 T0 read 0", "T0 runs user code on c0: expected its kernel entry first"),
+            ("kernel-pkru c0 0x0", "T0 runs user code on c0: expected its kernel entry first"),
+            ("dynamic-use c0 AVX", "AVX is no dynamic component of this machine"),
+        ],
+    ),
+    (
+        "kernel-thread T0; in c0 T0",
+        &[
+            ("user-worker c0 T1", "T0 is a kernel thread and has no FPU state"),
+            ("guest-load c0", "T0 is a kernel thread and has no FPU state"),
+            ("permit c0 TILEDATA", "T0 is a kernel thread and has no FPU state"),
+            ("read-pkru T0", "T0 is a kernel thread and has no FPU state"),
+            ("user-memory c0 T0 read 0", "T0 is a kernel thread and has no FPU state"),
+        ],
+    ),
+    (
         "spawn T0; in c0 T0; return c0 T0; kernel-thread T1",
         &[
             ("fpu-fault c0", "T0 is not FPU-free: expected fpu-free first"),
@@ -211,13 +297,40 @@ const REFUSED: &[Refused] = &[
     ),
 ];
 
-const REFUSED_WITHOUT_TRAP: &[Refused] =
-    &[("spawn T0; in c0 T0; return c0 T0", &[("first-use c0", "no first-use trap is armed on c0")])];
+const REFUSED_WITHOUT_TRAP: &[Refused] = &[
+    (
+        "spawn T0; in c0 T0; return c0 T0",
+        &[
+            ("first-use c0", "no first-use trap is armed on c0"),
+            ("user-write c0 TILEDATA 1", "XFD disables TILEDATA on c0: expected dynamic-use first"),
+        ],
+    ),
+    (
+        "spawn T0; in c0 T0; permit c0 TILEDATA; return c0 T0; dynamic-use c0 TILEDATA; dynamic-grow c0
+         return c0 T0",
+        &[("dynamic-use c0 TILEDATA", "XFD does not disable TILEDATA on c0")],
+    ),
+];
+
+/// On a CPU without XSAVE, under any policy.
+const REFUSED_WITHOUT_XSAVE: &[Refused] = &[(
+    "spawn T0; in c0 T0; signal-deliver c0",
+    &[
+        ("frame T0 bad-header", "the signal frames of this machine have nothing that BadHeader could change"),
+        ("frame T0 bad-magic", "the signal frames of this machine have nothing that BadMagic could change"),
+        ("frame T0 no-pkru", "PKRU is no component of this machine's images"),
+        ("user-memory c0 T0 read 0", "PKRU is no component of this machine's images"),
+        ("permit c0 TILEDATA", "TILEDATA is no dynamic component of this machine"),
+    ],
+)];
 
 const REFUSED_WITH_TRAP: &[Refused] = &[
     (
         "spawn T0; in c0 T0; return c0 T0",
-        &[("user-write c0 AVX 1", "the first-use trap is armed on c0: expected first-use first")],
+        &[
+            ("user-write c0 AVX 1", "the first-use trap is armed on c0: expected first-use first"),
+            ("dynamic-use c0 TILEDATA", "the first-use trap is armed on c0: expected first-use first"),
+        ],
     ),
     (
         "spawn T0; in c0 T0; return c0 T0; first-use c0",
@@ -226,10 +339,14 @@ const REFUSED_WITH_TRAP: &[Refused] = &[
 ];
 
 /// Asserts each row, and returns the names of the reasons.
-fn check(policy: impl Policy, table: &[Refused]) -> BTreeSet<String> {
+fn check<R: RegisterFile + Clone + PartialEq + std::fmt::Debug>(
+    regs: &R,
+    policy: impl Policy,
+    table: &[Refused],
+) -> BTreeSet<String> {
     let mut reasons = BTreeSet::new();
     for (before, refused) in table {
-        let mut checked = Checked::new(policy.clone(), 2);
+        let mut checked = Checked::on(regs, policy.clone(), 2);
         checked.run(before);
         for (text, message) in *refused {
             for event in events(text) {
@@ -249,9 +366,11 @@ fn check(policy: impl Policy, table: &[Refused]) -> BTreeSet<String> {
 fn every_reason_is_given_in_words_and_leaves_the_machine_alone() {
     let mut reasons = BTreeSet::new();
     for policy in Builtin::ALL {
-        reasons.extend(check(policy, REFUSED));
+        let regs = &AbstractRegs::default();
+        reasons.extend(check(regs, policy, REFUSED));
+        reasons.extend(check(&SoftRegs::new(&Layout::fxsave_only()), policy, REFUSED_WITHOUT_XSAVE));
         let traps = matches!(policy, Builtin::TrapRestore | Builtin::FullLazy);
-        reasons.extend(check(policy, if traps { REFUSED_WITH_TRAP } else { REFUSED_WITHOUT_TRAP }));
+        reasons.extend(check(regs, policy, if traps { REFUSED_WITH_TRAP } else { REFUSED_WITHOUT_TRAP }));
     }
 
     let (_, body) = include_str!("../src/error.rs").split_once("pub enum EventError {\n").expect("the enum");

@@ -2,8 +2,8 @@
 //! event is refused by name.
 
 use fpuswitch::{
-    Component, CpuId, EntryKind, Event, FrameChange, IdError, KernelContext, ParseEventError, Pkru, TaskId,
-    UnknownComponent, Value, ValueError, Verb,
+    Component, CpuId, EntryKind, Event, FrameChange, IdError, KernelContext, PageAccess, ParseEventError,
+    Pkru, TaskId, UnknownComponent, Value, ValueError, Verb,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 use std::collections::BTreeSet;
@@ -30,6 +30,17 @@ fn events() -> Vec<Event> {
             Event::KernelFpuBegin(cpu, KernelContext::SoftIrq),
             Event::KernelFpuBegin(cpu, KernelContext::HardIrq),
             Event::KernelFpuEnd(cpu),
+            Event::SoftIrqBegin(cpu),
+            Event::SoftIrqEnd(cpu),
+            Event::KernelPkru(cpu, Pkru(0x5555_5550)),
+            Event::SigReturnCopy(cpu),
+            Event::GuestLoad(cpu),
+            Event::GuestPut(cpu),
+            Event::GuestEnter(cpu),
+            Event::GuestExit(cpu),
+            Event::Permit(cpu, Component::TILEDATA),
+            Event::DynamicUse(cpu, Component::TILEDATA),
+            Event::DynamicGrow(cpu),
             Event::Exec(cpu),
             Event::Exit(cpu),
             Event::UserPkru(cpu, Pkru(0)),
@@ -56,7 +67,12 @@ fn events() -> Vec<Event> {
                 Event::Return(cpu, task),
                 Event::Migrate(task, cpu),
                 Event::Fork(cpu, task),
+                Event::UserWorker(cpu, task),
             ]);
+            for key in [0, 15] {
+                let access = |write| PageAccess::new(key, write).unwrap();
+                events.extend([false, true].map(|write| Event::UserMemory(cpu, task, access(write))));
+            }
         }
         for component in components {
             events.extend(values.map(|value| Event::UserWrite(cpu, component, value)));
@@ -67,9 +83,19 @@ fn events() -> Vec<Event> {
             Event::Spawn(task),
             Event::KernelThread(task),
             Event::FpuFree(task),
+            Event::ReadPkru(task),
+            Event::WritePkru(task, None),
+            Event::WritePkru(task, Some(Pkru(u32::MAX))),
             Event::Frame(task, FrameChange::Absent),
+            Event::Frame(task, FrameChange::RestAbsent),
+            Event::Frame(task, FrameChange::Unmapped),
             Event::Frame(task, FrameChange::BadHeader),
+            Event::Frame(task, FrameChange::BadMxcsr),
+            Event::Frame(task, FrameChange::BadMagic),
+            Event::Frame(task, FrameChange::BadSize),
             Event::Frame(task, FrameChange::Short),
+            Event::Frame(task, FrameChange::Pkru(None)),
+            Event::Frame(task, FrameChange::Pkru(Some(Pkru::DEFAULT))),
         ]);
         for component in components {
             events.push(Event::Read(task, component));
@@ -213,7 +239,7 @@ fn malformed_lines_are_refused_by_name() {
         ("migrate T0", E::Missing("a CPU")),
         ("entry c0", E::Missing("system-call, exception or interrupt")),
         ("kernel-fpu-begin c0", E::Missing("task, softirq or hardirq")),
-        ("frame T0", E::Missing("absent, bad-header or short")),
+        ("frame T0", E::Missing("a change of a frame such as absent or bad-header")),
         ("read T0", E::Missing("a state component")),
         ("write T0 AVX", E::Missing("a value")),
         ("user-pkru c0", E::Missing("a PKRU value")),
@@ -223,7 +249,16 @@ fn malformed_lines_are_refused_by_name() {
         ("move-to-memory c0 T0", E::TrailingWord),
         ("entry c0 syscall", E::UnknownWord("system-call, exception or interrupt")),
         ("kernel-fpu-begin c0 nmi", E::UnknownWord("task, softirq or hardirq")),
-        ("frame T0 present", E::UnknownWord("absent, bad-header or short")),
+        ("frame T0 present", E::UnknownWord("a change of a frame such as absent or bad-header")),
+        ("frame T0 pkru", E::Missing("a PKRU value")),
+        ("frame T0 pkru none", not_a_pkru),
+        ("write-pkru T0", E::Missing("a PKRU value, or none")),
+        ("write-pkru T0 0", not_a_pkru),
+        ("user-memory c0 T0", E::Missing("read or write")),
+        ("user-memory c0 T0 execute 1", E::UnknownWord("read or write")),
+        ("user-memory c0 T0 read", E::Missing("a protection key from 0 to 15")),
+        ("user-memory c0 T0 read 16", E::UnknownWord("a protection key from 0 to 15")),
+        ("user-memory c0 T0 write +1", E::UnknownWord("a protection key from 0 to 15")),
         ("return 0", not_a_cpu),
         ("return C0", not_a_cpu),
         ("return c-1", not_a_cpu),

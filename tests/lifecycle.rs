@@ -66,6 +66,49 @@ fn a_child_in_a_dead_tasks_slot_does_not_get_the_dead_tasks_registers() {
     );
 }
 
+/// A worker of io_uring or vhost runs on the program's memory and never gets to user mode: it has no state to switch.
+#[test]
+fn a_user_worker_owns_nothing() {
+    tell_all(
+        T0_RAN,
+        "user-worker c0 T3         | –
+         out c0                    | saved        | saved           | saved             | saved             | kept
+         in c0 T3                  | –
+         kernel-fpu-begin c0 task  | already in memory | already in memory | already in memory | already in memory | evicted T0, already in memory
+         kernel-fpu-end c0         | –
+         out c0                    | –
+         in c0 T0                  | restored     | restored        | load deferred     | load deferred     | load deferred
+         return c0 T0              | already live | already live    | restored          | restored          | restored",
+    );
+    tell_all(
+        T0_RAN,
+        "user-worker c0 T3; out c0; in c0 T3; out c0
+         in c0 T0                  | restored     | restore skipped | load deferred     | load deferred     | restore skipped
+         return c0 T0              | already live | already live    | restored          | restore skipped   | already live
+         entry c0 exception; out c0; in c0 T3; exit c0; out c0; spawn T3.2",
+    );
+    // It is made of registers as they are, and takes nothing of them.
+    on_every_register_file!(|regs| for policy in Builtin::ALL {
+        let mut checked = Checked::on(regs, policy, 2);
+        checked.run(T0_RAN).run("user-worker c0 T3; migrate T3 c1; in c1 T3");
+        let worker = checked.machine.task(TaskId::first(3)).expect("the worker").fpstate();
+        assert_eq!((worker.last_cpu(), worker.is_user()), (None, false), "{}", policy.name());
+        checked.run("return c0 T0");
+    });
+}
+
+#[test]
+fn a_task_can_exit_on_any_cpu() {
+    tell_all(
+        T0_OUT,
+        "in c1 T0; return c1 T0; user-write c1 AVX 8; entry c1 interrupt
+         exit c1         | –
+         out c1; idle c1; spawn T0.2
+         in c0 T0.2      | restored     | restored     | load deferred | load deferred | load deferred
+         return c0 T0.2  | already live | already live | restored      | restored      | restored",
+    );
+}
+
 /// Exec has to break the claim of a CPU that it does not run on.
 #[test]
 fn a_new_program_does_not_get_the_old_ones_registers() {

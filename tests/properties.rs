@@ -73,10 +73,11 @@ proptest! {
                     match event {
                         // Whether the trap is armed is the policy's business.
                         Event::FirstUse(_) => prop_assert!(first.is_err(), "eager arms no trap"),
-                        Event::UserWrite(cpu, ..) if other == Err(EventError::TrapArmed(cpu)) => {
-                            prop_assert_eq!(first, Ok(()));
+                        Event::UserWrite(cpu, ..) | Event::DynamicUse(cpu, _)
+                            if other == Err(EventError::TrapArmed(cpu)) =>
+                        {
                             prop_assert!(machine.apply(Event::FirstUse(cpu)).is_ok());
-                            prop_assert_eq!(machine.apply(event).map(drop), Ok(()));
+                            prop_assert_eq!(machine.apply(event).map(drop), first);
                         }
                         _ => prop_assert_eq!(first, other, "{} under {}", event, machine.policy().name()),
                     }
@@ -257,11 +258,13 @@ fn random_events_reach_every_event_and_every_decision() {
                 Before::Interrupt { .. } => "interrupt".to_owned(),
             });
         }
-        let Outcome { save, load, frame_save, frame_load, value, .. } = outcome;
+        let Outcome { save, load, frame_save, frame_load, value, user_memory, dynamic, .. } = outcome;
         seen.extend(save.map(|save| format!("{save:?}")));
         seen.extend(load.map(|load| format!("{load:?}")));
         seen.extend(frame_save.map(|save| format!("frame {save:?}")));
         seen.extend(frame_load.map(|load| format!("frame {load:?}")));
+        seen.extend(user_memory.map(|access| format!("access {access:?}")));
+        seen.extend(dynamic.map(|dynamic| format!("dynamic {dynamic:?}")));
         read_back |= value.is_some_and(|value| value != Value::INITIAL);
     };
     for seed in 0..40 {
@@ -291,8 +294,15 @@ fn random_events_reach_every_event_and_every_decision() {
         "frame Faulted",
         "frame Loaded",
         "frame Refused",
+        "frame Failed",
+        "frame Copied",
+        "access Allowed",
+        "access Denied",
+        "dynamic Asked",
+        "dynamic NotPermitted",
+        "dynamic Grown",
     ];
-    // All but Initialised: no image becomes bad here.
+    // All but Initialised and NoRoom: no image becomes bad here, and there is always room.
     assert_eq!(seen, decisions.map(str::to_owned).into());
     assert!(read_back, "no written value was ever read");
 }

@@ -3,9 +3,9 @@
 mod support;
 
 use fpuswitch::{
-    Component, CpuId, Rfbm, TaskId, Value,
+    Component, CpuId, KernelContext, Rfbm, TaskId, Value,
     fpu::{
-        self, Before, Fpstate, Load, OwnerSlot, Policy, PreemptOff, Save, SignalStep, TaskKind,
+        self, Before, Fpstate, Load, NotUsable, OwnerSlot, Policy, PreemptOff, Save, SignalStep, TaskKind,
         policy::Builtin,
     },
     machine::Machine,
@@ -195,6 +195,27 @@ fn a_refused_image_costs_the_task_its_state_and_nobody_else_anything() {
         assert!(other.need_fpu_load() && !other.is_valid_on(cpu.slot()), "{}", policy.name());
         assert_eq!(other.image().get(Component::AVX), value(9), "{}", policy.name());
     }
+}
+
+/// Who may use the FPU, with nothing else going on, while a softirq is served, and inside a section: irq_fpu_usable.
+#[test]
+fn the_kernel_may_use_the_fpu_by_the_kernels_rule() {
+    use KernelContext::{HardIrq, SoftIrq, Task};
+    let mut cpu = Cpu::new(0);
+    let may = |cpu: &Cpu| [Task, SoftIrq, HardIrq].map(|context| fpu::kernel_fpu_usable(&cpu.slot, context));
+    assert_eq!(may(&cpu), [Ok(()); 3]);
+
+    fpu::softirq_begin(&mut cpu.slot);
+    let not_there = Err(NotUsable::SoftIrq);
+    assert_eq!(may(&cpu), [not_there, Ok(()), not_there]);
+
+    let section = fpu::kernel_fpu_begin(&mut cpu.section(), &Builtin::OwnerSlot, None, SoftIrq);
+    assert_eq!(section, Ok(Save::AlreadyInMemory));
+    assert_eq!(may(&cpu), [Err(NotUsable::Section(SoftIrq)); 3]);
+
+    assert_eq!(fpu::kernel_fpu_end(&mut cpu.section(), &Builtin::OwnerSlot, None), Ok(Load::NotUser));
+    fpu::softirq_end(&mut cpu.slot);
+    assert_eq!(may(&cpu), [Ok(()); 3]);
 }
 
 /// The same where the load is not asked for by name: at once for eager policies, whose image went bad under

@@ -179,10 +179,159 @@ fn a_frame_restores_what_it_still_holds() {
         assert_eq!(after_return(regs, "", "frame loaded"), [(3, 7); POLICIES]);
         assert_eq!(after_return(regs, "frame T0 short", "frame loaded"), [(3, 0); POLICIES]);
         assert_eq!(
+            after_return(regs, "frame T0 bad-mxcsr", "frame refused, initialised"),
+            [(0, 0); POLICIES]
+        );
+        assert_eq!(after_return(regs, "frame T0 unmapped", "frame refused, initialised"), [(0, 0); POLICIES]);
+        // What only frames of a CPU with XSAVE have.
+        assert_eq!(
             after_return(regs, "frame T0 bad-header", "frame refused, initialised"),
             [(0, 0); POLICIES]
         );
+        assert_eq!(after_return(regs, "frame T0 bad-magic", "frame loaded"), [(3, 0); POLICIES]);
+        assert_eq!(after_return(regs, "frame T0 bad-size", "frame loaded"), [(3, 0); POLICIES]);
+        // A legacy load looks at MXCSR, and at no header.
+        assert_eq!(
+            after_return(regs, "frame T0 bad-magic; frame T0 bad-header", "frame loaded"),
+            [(3, 0); POLICIES]
+        );
+        assert_eq!(
+            after_return(regs, "frame T0 bad-size; frame T0 bad-mxcsr", "frame refused, initialised"),
+            [(0, 0); POLICIES]
+        );
     });
+}
+
+/// By the way of a kernel buffer: the image becomes the truth, and the policy says when it is loaded.
+#[test]
+fn the_slow_path_leaves_the_state_in_memory() {
+    tell_all(
+        T0_RAN,
+        &format!(
+            "{HANDLER}
+             sigreturn c0
+             sigreturn-copy c0 | restored, frame copied | restored, frame copied | load deferred, frame copied | load deferred, frame copied | load deferred, frame copied
+             return c0 T0      | already live           | already live           | restored                    | restored                    | restored
+             read T0 AVX"
+        ),
+    );
+    // And what it may not read, it refuses as the fast path does.
+    for (change, after) in [("bad-header", ""), ("bad-mxcsr", ""), ("unmapped", "")] {
+        tell_all(
+            T0_RAN,
+            &format!(
+                "{HANDLER}
+                 frame T0 {change}; sigreturn c0
+                 sigreturn-copy c0 | frame refused, initialised
+                 return c0 T0      | already live
+                 {after}"
+            ),
+        );
+    }
+    for change in ["bad-magic", "bad-size", "short"] {
+        tell_all(
+            T0_RAN,
+            &format!(
+                "{HANDLER}\nframe T0 {change}; sigreturn c0; sigreturn-copy c0; read T0 AVX; return c0 T0"
+            ),
+        );
+    }
+}
+
+#[test]
+fn the_slow_path_faults_and_goes_on_too() {
+    for absent in ["absent", "rest-absent"] {
+        tell_all(
+            T0_RAN,
+            &format!(
+                "{HANDLER}
+                 sigreturn c0; frame T0 {absent}
+                 sigreturn-copy c0  | frame faulted
+                 kernel-fpu-begin c0 softirq; kernel-fpu-end c0; out c0; in c0 T1; return c0 T1; entry c0 interrupt
+                 out c0; in c0 T0
+                 signal-fault-in c0 | –
+                 sigreturn-copy c0
+                 return c0 T0; read T0 AVX"
+            ),
+        );
+    }
+    // The copy harms nobody's registers: they are not even touched.
+    tell_all(
+        T0_RAN,
+        "fork c0 T3; out c0; in c0 T3; sigreturn c0; frame T3 rest-absent
+         sigreturn-copy c0 | frame faulted
+         out c0; in c0 T0
+         return c0 T0      | already live  | already live  | restored          | restore skipped   | already live",
+    );
+}
+
+/// Legacy region and header were there, and the load got as far as that.
+#[test]
+fn a_frame_that_is_there_in_part_harms_no_kept_registers() {
+    tell_all(
+        T0_RAN,
+        "fork c0 T3; out c0
+         in c0 T3; sigreturn c0; frame T3 rest-absent
+         sigreturn-load c0 | frame faulted | frame faulted | frame faulted | frame faulted | evicted T0, frame faulted
+         out c0; in c0 T0
+         return c0 T0      | already live  | already live  | restored      | restored      | restored",
+    );
+    tell_all(
+        T0_RAN,
+        "signal-deliver c0; frame T0 rest-absent
+         signal-save c0     | already live, frame faulted
+         signal-fault-in c0 | –
+         signal-save c0     | already live, frame written
+         signal-enter c0; return c0 T0; entry c0 system-call; sigreturn c0; sigreturn-load c0; return c0 T0",
+    );
+}
+
+/// CVE-2024-26603 faulted in what the frame said of its size, found that present, and tried for ever. Here each attempt is
+/// the last, or finds every page.
+#[test]
+fn retries_end() {
+    tell_all(
+        T0_RAN,
+        "signal-deliver c0; frame T0 unmapped
+         signal-save c0     | already live, frame faulted
+         signal-fault-in c0 | frame not mapped
+         return c0 T0       | already live
+         read T0 AVX",
+    );
+    for attempt in ["sigreturn-load c0", "sigreturn-copy c0"] {
+        tell_all(
+            T0_RAN,
+            &format!(
+                "{HANDLER}
+                 sigreturn c0; frame T0 short; frame T0 rest-absent
+                 {attempt}          | frame faulted
+                 frame T0 unmapped
+                 signal-fault-in c0 | frame refused, initialised
+                 return c0 T0       | already live"
+            ),
+        );
+        tell_all(
+            T0_RAN,
+            &format!(
+                "{HANDLER}
+                 sigreturn c0; frame T0 short; frame T0 rest-absent; {attempt}
+                 signal-fault-in c0 | –
+                 {attempt}
+                 return c0 T0"
+            ),
+        );
+        // A frame that says that it is smaller than it is: what does not count is not read, and not faulted in.
+        for change in ["bad-size", "bad-magic"] {
+            tell_all(
+                T0_RAN,
+                &format!(
+                    "{HANDLER}
+                     sigreturn c0; frame T0 {change}; frame T0 rest-absent; {attempt}
+                     return c0 T0"
+                ),
+            );
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod soft;
 use cpus::{any_bytes, any_image, any_layout, cases, fill};
 use fpuswitch::{
     Component, ComponentSet, Pkru, Rfbm, Value,
-    registers::{MemoryOperand, Program, RegisterFile, SoftFault, SoftRegs},
+    registers::{Image, MemoryOperand, Program, RegisterFile, SoftFault, SoftRegs},
     xstate::{Area, Format, OwnedArea, Refusal, Rounding, SaveInstruction, XstateBv},
 };
 use proptest::prelude::*;
@@ -207,6 +207,7 @@ proptest! {
         let value = Value::new(number).unwrap();
         let written = filled(&SoftRegs::new(&layout), value);
         let mut image = written.new_image();
+        image.grow(written.dynamic()).unwrap();
         written.save(Rfbm::ALL, &mut image);
         let mut loaded = SoftRegs::new(&layout);
         loaded.restore(Rfbm::ALL, &image).unwrap();

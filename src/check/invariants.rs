@@ -5,12 +5,12 @@
 
 use super::Spec;
 use crate::{
-    Component, CpuId, Current, Event, TaskId, Value,
+    Component, ComponentSet, CpuId, TaskId, Value,
     fpu::{
-        Policy, TaskKind,
+        PkruMode, Policy, TaskKind,
         policy::{Calls, InKernel, InUser, NotRunning},
     },
-    machine::{Machine, Outcome, Task},
+    machine::{Current, Machine, Task},
     registers::{Image, RegisterFile},
 };
 use alloc::{format, string::String};
@@ -34,6 +34,13 @@ pub enum Invariant {
     I6,
     /// PKRU of c is that of its current task; memory holds it while the task is out.
     I7,
+    /// XFD of c fits the task that c claims, before any restore and in user mode; no image has a component that XFD
+    /// disables for its task.
+    I8,
+    /// An image to be restored cannot fault.
+    I9,
+    /// The image has room for every component that may be saved into it.
+    I10,
     /// Kernel FPU sections do not nest, and not on an offline CPU; nobody owns the registers meanwhile.
     I11,
     /// Nothing read in one preemption-off section is used in another.
@@ -58,9 +65,9 @@ pub struct Violation {
     pub what: String,
 }
 
-type Checked = Result<(), Violation>;
+pub(super) type Checked = Result<(), Violation>;
 
-fn holds(invariant: Invariant, condition: bool, what: impl FnOnce() -> String) -> Checked {
+pub(super) fn holds(invariant: Invariant, condition: bool, what: impl FnOnce() -> String) -> Checked {
     if condition { Ok(()) } else { Err(Violation { invariant, what: what() }) }
 }
 
@@ -81,33 +88,12 @@ pub fn check<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec) -
     Ok(())
 }
 
-/// Checks what an event did: a read gives what the program of the task must see, and behind an entry the state is
-/// where the policy promises it.
-///
-/// # Errors
-/// I4 or I3, when it does not.
-pub fn check_outcome<R: RegisterFile, P: Policy>(
-    machine: &Machine<R, P>,
-    spec: &Spec,
-    event: Event,
-    outcome: &Outcome,
-) -> Checked {
-    if let Event::Entry(cpu, _) | Event::FpuFault(cpu) = event {
-        return check_entry(machine, cpu);
-    }
-    let Event::Read(task, component) = event else { return Ok(()) };
-    if machine.task(task).is_none_or(|task| task.fpstate().signal().is_returning()) {
-        return Ok(());
-    }
-    let ought = spec.state(task).and_then(|state| state.value(component));
-    let given = outcome.value.is_some_and(|value| fits(machine, value, ought));
-    holds(Invariant::I4, given, || {
-        format!("{event} gave {}, expected {}", Shown(outcome.value), Shown(ought))
-    })
-}
-
 /// Whether a program may see `is` where the reference model says `ought`.
-fn fits<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, is: Value, ought: Option<Value>) -> bool {
+pub(super) fn fits<R: RegisterFile, P: Policy>(
+    machine: &Machine<R, P>,
+    is: Value,
+    ought: Option<Value>,
+) -> bool {
     ought.is_some_and(|ought| is == ought || gives_up(machine) && ought == Value::UNSPECIFIED)
 }
 
@@ -115,23 +101,6 @@ fn fits<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, is: Value, ought: O
 /// somebody wrote.
 fn gives_up<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> bool {
     machine.policy().form().calls != Calls::KeepAll
-}
-
-/// Directly behind an entry nothing has loaded the task yet.
-fn check_entry<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, id: CpuId) -> Checked {
-    let (Some(cpu), InKernel::InMemory) = (machine.cpu(id), machine.policy().form().in_kernel) else {
-        return Ok(());
-    };
-    let Current::Task(task) = cpu.current() else { return Ok(()) };
-    let in_memory = machine.task(task).is_some_and(|task| {
-        let fpstate = task.fpstate();
-        fpstate.need_fpu_load() && !machine.cpus().iter().any(|cpu| fpstate.is_valid_on(cpu.slot()))
-    });
-    holds(Invariant::I3, in_memory, || {
-        format!(
-            "{task} has entered the kernel on {id} and is not in memory alone, which this policy promises"
-        )
-    })
 }
 
 fn components<R: RegisterFile>(regs: &R) -> impl Iterator<Item = Component> + use<R> {
@@ -144,12 +113,14 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
     let no_claim = match fpstate.kind() {
         TaskKind::User => None,
         TaskKind::KernelThread => Some((Invariant::I6, "a kernel thread")),
+        TaskKind::UserWorker => Some((Invariant::I6, "a user worker")),
         TaskKind::Exited => Some((Invariant::I13, "dead")),
     };
     if let Some((invariant, kind)) = no_claim {
-        return holds(invariant, fpstate.last_cpu().is_none(), || {
+        holds(invariant, fpstate.last_cpu().is_none(), || {
             format!("{id} is {kind}, and claims {:?}", fpstate.last_cpu())
-        });
+        })?;
+        return check_pkru_in_memory(machine, spec, task);
     }
     let valid_on = || machine.cpus().iter().filter(|cpu| fpstate.is_valid_on(cpu.slot()));
 
@@ -173,6 +144,7 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
         })?;
     }
     form(machine, task)?;
+    check_dynamic(machine, task)?;
 
     let Some(state) = spec.state(id) else {
         return holds(Invariant::I2, false, || format!("the reference model does not know {id}"));
@@ -180,6 +152,9 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
     if fpstate.need_fpu_load() {
         if !fpstate.signal().is_returning() {
             let image = fpstate.image();
+            holds(Invariant::I9, image.is_restorable(), || {
+                format!("a restore would refuse the image of {id}")
+            })?;
             for component in components(machine_regs(machine)) {
                 let (is, ought) = (image.get(component), state.value(component));
                 holds(Invariant::I4, fits(machine, is, ought), || {
@@ -215,9 +190,54 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
             }
         }
     }
-    if task.on().is_none() && machine_regs(machine).pkru().is_some() {
-        holds(Invariant::I7, fpstate.pkru() == state.pkru(), || {
-            format!("{id} is out with PKRU {} in memory, expected {}", fpstate.pkru(), state.pkru())
+    check_pkru_in_memory(machine, spec, task)
+}
+
+/// I7 for a task that is out, and, with PKRU in images, wherever its newest copy is.
+fn check_pkru_in_memory<R: RegisterFile, P: Policy>(
+    machine: &Machine<R, P>,
+    spec: &Spec,
+    task: &Task<R>,
+) -> Checked {
+    let fpstate = task.fpstate();
+    let id = fpstate.id();
+    let ought = spec.pkru(id).filter(|_| machine_regs(machine).pkru().is_some());
+    let Some(ought) = ought else { return Ok(()) };
+    let is = match machine.pkru_mode() {
+        PkruMode::Eager => task.on().is_none().then_some(fpstate.pkru()),
+        // Of its guest's, the program's PKRU says nothing before it runs.
+        PkruMode::InXsave if !fpstate.is_user() || fpstate.has_guest_loaded() => None,
+        PkruMode::InXsave if fpstate.signal().is_returning() => None,
+        PkruMode::InXsave if fpstate.need_fpu_load() => Some(fpstate.image().pkru()),
+        PkruMode::InXsave => machine
+            .cpus()
+            .iter()
+            .find(|cpu| fpstate.is_valid_on(cpu.slot()))
+            .and_then(|cpu| cpu.regs().pkru()),
+    };
+    holds(Invariant::I7, is.is_none_or(|is| is == ought), || {
+        format!("{id} has PKRU {is:?} where its state is, expected {ought}")
+    })
+}
+
+/// I8 and I10: on a CPU that claims the task, XFD lets user code use what its image has room for, and no more.
+fn check_dynamic<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, task: &Task<R>) -> Checked {
+    let fpstate = task.fpstate();
+    let (id, room) = (fpstate.id(), fpstate.image().room());
+    let ought = fpstate.xfd(machine_regs(machine).dynamic());
+    for component in ought.iter() {
+        holds(Invariant::I8, fpstate.image().get(component) == Value::INITIAL, || {
+            format!("the image of {id} holds {component}, which XFD disables for it")
+        })?;
+    }
+    for cpu in machine.cpus().iter().filter(|cpu| fpstate.is_valid_on(cpu.slot())) {
+        let (name, is) = (cpu.slot().cpu(), cpu.regs().xfd().unwrap_or_default());
+        let saved = cpu.regs().enabled().without(Component::PKRU) - is;
+        holds(Invariant::I10, saved - room == ComponentSet::EMPTY, || {
+            format!("{name} may save {saved:?} to the image of {id}, which has room for {room:?}")
+        })?;
+        holds(Invariant::I8, is == ought, || {
+            format!("{name} claims {id} with XFD {is:?}, expected {ought:?}")
         })?;
     }
     Ok(())
@@ -266,11 +286,17 @@ fn check_cpu<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, i
     holds(Invariant::I12, !slot.saw_stale_use(), || {
         format!("a validity read in another section was used on {id}")
     })?;
+    let xfd = cpu.regs().xfd().unwrap_or_default();
+    holds(Invariant::I8, slot.xfd() == xfd, || {
+        format!("XFD of {id} is {xfd:?}, and remembered as {:?}", slot.xfd())
+    })?;
+    // In images, PKRU is with the registers when user code runs, and promised no earlier.
+    let promised = machine.pkru_mode() == PkruMode::Eager || spec.in_user_mode(id);
     if let Current::Task(task) = cpu.current()
-        && let (Some(state), Some(live)) = (spec.state(task), cpu.regs().pkru())
+        && let (Some(ought), Some(live)) = (spec.pkru(task).filter(|_| promised), cpu.regs().pkru())
     {
-        holds(Invariant::I7, live == state.pkru(), || {
-            format!("{id} runs {task} with PKRU {live}, expected {}", state.pkru())
+        holds(Invariant::I7, live == ought, || {
+            format!("{id} runs {task} with PKRU {live}, expected {ought}")
         })?;
     }
     Ok(())
@@ -284,8 +310,10 @@ fn check_owner<R: RegisterFile, P: Policy>(
     only_copy: bool,
 ) -> Checked {
     let task = machine.task(owner);
-    holds(Invariant::I6, task.is_none_or(|task| task.fpstate().kind() != TaskKind::KernelThread), || {
-        format!("{cpu} claims {owner}, a kernel thread")
+    let has_state =
+        |task: &Task<R>| !matches!(task.fpstate().kind(), TaskKind::KernelThread | TaskKind::UserWorker);
+    holds(Invariant::I6, task.is_none_or(has_state), || {
+        format!("{cpu} claims {owner}, which has no user state")
     })?;
     let alive = task.filter(|task| !task.has_exited());
     holds(Invariant::I13, !only_copy || alive.is_some(), || {
@@ -306,7 +334,7 @@ fn machine_regs<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> &R {
 }
 
 /// A value of the reference model, which may not know the component.
-struct Shown(Option<crate::Value>);
+pub(super) struct Shown(pub(super) Option<crate::Value>);
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,12 +1,21 @@
 //! Is the machine right? An independent reference model, and the invariants.
 
 mod invariants;
+mod outcome;
 mod planted;
+mod random;
 mod spec;
 
-pub use invariants::{Invariant, Violation, check, check_outcome};
+pub use invariants::{Invariant, Violation, check};
+pub use outcome::check_outcome;
 pub use planted::Planted;
+pub use random::{Found, RandomEvents, any_event, choices};
 pub use spec::{Spec, State};
+
+#[cfg(feature = "proptest")]
+mod strategies;
+#[cfg(feature = "proptest")]
+pub use strategies::random_events;
 
 use crate::{
     fpu::{CALL_KEEPS, Policy, policy::Calls},
@@ -15,8 +24,9 @@ use crate::{
 
 /// The reference model for machines with registers like `regs` under `policy`, which says what a system call keeps.
 pub fn spec_for<R: RegisterFile, P: Policy>(regs: &R, policy: &P) -> Spec {
-    match policy.form().calls {
+    let spec = match policy.form().calls {
         Calls::KeepAll => Spec::new(regs.enabled()),
         Calls::KeepControl => Spec::with_calls_that_keep(regs.enabled(), CALL_KEEPS),
-    }
+    };
+    spec.with_dynamic(regs.dynamic())
 }

@@ -8,38 +8,40 @@
 //! |---|---|
 //! | [`Spawn`](Event::Spawn) | the task gets an S: every component initial, PKRU at its default, no frame |
 //! | [`KernelThread`](Event::KernelThread) | none; a kernel thread has no S |
-//! | [`Fork`](Event::Fork) | a copy of current's components and PKRU for the child, no frame; under a kernel thread: as spawn |
+//! | [`Fork`](Event::Fork) | a copy of current's components and PKRU for the child, dynamic ones initial, no frame, no guest; under a kernel thread: as spawn |
+//! | [`UserWorker`](Event::UserWorker) | none; a user worker has no S but current's PKRU |
 //! | [`Exec`](Event::Exec) | current: as spawn |
 //! | [`Exit`](Event::Exit) | current has no S any more, and stays current until it is switched out |
 //! | [`Entry`](Event::Entry) by a system call | none; where a call [gives components up](Spec::with_calls_that_keep), those of current are unspecified |
 //! | [`Write`](Event::Write), [`UserWrite`](Event::UserWrite) | that component of the named task, or of current |
-//! | [`UserPkru`](Event::UserPkru) | current's PKRU |
+//! | [`UserPkru`](Event::UserPkru), [`KernelPkru`](Event::KernelPkru), [`WritePkru`](Event::WritePkru) | PKRU of current, or of the named task; none is 0 |
 //! | [`SignalDeliver`](Event::SignalDeliver) | current gets a frame: present, undamaged, all initial; of five the oldest is dropped |
-//! | [`SignalSave`](Event::SignalSave) | newest frame present: it takes S's components and is undamaged; absent: none |
-//! | [`SignalFaultIn`](Event::SignalFaultIn) | newest frame is present |
-//! | [`SignalEnter`](Event::SignalEnter) | current's components initial |
+//! | [`SignalSave`](Event::SignalSave) | newest frame present: it takes S's components and PKRU and is undamaged; else none |
+//! | [`SignalFaultIn`](Event::SignalFaultIn) | newest frame is present; unmapped: it is popped, and in a return S is as behind a refused frame |
+//! | [`SignalEnter`](Event::SignalEnter) | current's components initial, PKRU at its default |
 //! | [`SigReturn`](Event::SigReturn) | no frame: a frame as signal-deliver makes it, forged by user code |
-//! | [`SigReturnLoad`](Event::SigReturnLoad) | newest frame absent: none; else it is popped and current's components are: |
-//! | | good frame: those of the frame |
-//! | | short frame: x87 and SSE of the frame, the others initial |
-//! | | bad header: all initial |
-//! | [`Frame`](Event::Frame) | newest frame is absent, has a bad header, or is short; bad header wins over short |
-//! | [`Read`](Event::Read), [`Write`](Event::Write), [`FpuFault`](Event::FpuFault) | a task that runs user code is in the kernel behind it |
+//! | [`SigReturnLoad`](Event::SigReturnLoad), [`SigReturnCopy`](Event::SigReturnCopy) | newest frame absent: none, but if only its rest is and that does not count; else it is popped and current's S is: |
+//! | | good frame: that of the frame |
+//! | | short, bad magic or bad size: x87 and SSE of the frame, the others initial, PKRU 0 |
+//! | | bad MXCSR, unmapped, or bad header unless magic or size is bad: all initial, PKRU at its default |
+//! | [`Frame`](Event::Frame) | newest frame has that damage too, or is absent or unmapped, or has another PKRU |
+//! | [`GuestLoad`](Event::GuestLoad), [`GuestPut`](Event::GuestPut) | current's components and its guest's change places; a guest begins with all initial and PKRU 0 |
+//! | [`GuestEnter`](Event::GuestEnter), [`GuestExit`](Event::GuestExit) | current's PKRU and its guest's change places; the guest's code counts as user code |
+//! | [`Read`](Event::Read), [`Write`](Event::Write), their like of PKRU, [`FpuFault`](Event::FpuFault), [`DynamicUse`](Event::DynamicUse) | a task that runs user code is in the kernel behind it |
 //! | schedule-in, schedule-out, idle, other entries, return | none; who is current, and who is in user mode |
 //! | all others | none |
 //!
-//! Signal events leave PKRU alone. A new task takes its slot from any task that held it before. A name that
+//! A new task takes its slot from any task that held it before. A name that
 //! means nothing here (no current task, a dead task, a component that the register file lacks) makes an event
 //! ignored: what is legal is for the machine to say.
 
-use crate::{Component, ComponentSet, CpuId, EntryKind, Event, FrameChange, Pkru, TaskId, Value};
+mod state;
+
+pub use state::State;
+
+use crate::{Component, ComponentSet, CpuId, EntryKind, Event, Pkru, TaskId, Value};
 use alloc::{collections::BTreeMap, vec::Vec};
-
-/// Frames kept for a task; the oldest goes first.
-const MAX_FRAMES: usize = 4;
-
-/// One value for each component of the register file. Which components there are never changes.
-type Values = BTreeMap<Component, Value>;
+use state::{Frame, Values};
 
 /// The state that every user task must see, kept by following its program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -48,19 +50,14 @@ pub struct Spec {
     components: ComponentSet,
     /// What a program finds again behind a system call.
     kept_by_calls: ComponentSet,
+    /// What a child does not inherit.
+    dynamic: ComponentSet,
     /// Living user tasks.
     states: BTreeMap<TaskId, State>,
+    /// Living user workers, which have nothing but a PKRU.
+    workers: BTreeMap<TaskId, Pkru>,
     /// CPUs that have a current task.
     running: BTreeMap<CpuId, Running>,
-}
-
-/// What the program of one user task must see in its registers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct State {
-    values: Values,
-    pkru: Pkru,
-    /// Signal frames in the task's memory, the newest last.
-    frames: Vec<Frame>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,115 +66,29 @@ struct Running {
     user_mode: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Frame {
-    values: Values,
-    present: bool,
-    damage: Damage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Damage {
-    None,
-    Short,
-    BadHeader,
-}
-
-impl State {
-    /// The value of `component`, [`Value::UNSPECIFIED`] for one that may be anything; `None` if the register file
-    /// lacks it, and for PKRU.
-    pub fn value(&self, component: Component) -> Option<Value> {
-        self.values.get(&component).copied()
-    }
-
-    /// Whether the program can rely on what `component` holds.
-    pub fn is_specified(&self, component: Component) -> bool {
-        self.value(component) != Some(Value::UNSPECIFIED)
-    }
-
-    /// The value of PKRU.
-    pub fn pkru(&self) -> Pkru {
-        self.pkru
-    }
-
-    fn new(values: Values) -> Self {
-        Self { values, pkru: Pkru::DEFAULT, frames: Vec::new() }
-    }
-
-    fn set(&mut self, component: Component, value: Value) {
-        if let Some(old) = self.values.get_mut(&component) {
-            *old = value;
-        }
-    }
-
-    fn give_up_all_but(&mut self, kept: ComponentSet) {
-        for (component, value) in &mut self.values {
-            if !kept.contains(*component) {
-                *value = Value::UNSPECIFIED;
-            }
-        }
-    }
-
-    fn push_frame(&mut self, frame: Frame) {
-        self.frames.push(frame);
-        if self.frames.len() > MAX_FRAMES {
-            self.frames.remove(0);
-        }
-    }
-
-    fn save_to_frame(&mut self) {
-        if let Some(frame) = self.frames.last_mut()
-            && frame.present
-        {
-            frame.values = self.values.clone();
-            frame.damage = Damage::None;
-        }
-    }
-
-    fn load_from_frame(&mut self, initial: impl FnOnce() -> Values) {
-        let Some(frame) = self.frames.pop_if(|frame| frame.present) else { return };
-        self.values = match frame.damage {
-            Damage::None => frame.values,
-            Damage::BadHeader => initial(),
-            Damage::Short => {
-                let mut values = frame.values;
-                for (component, value) in &mut values {
-                    if *component != Component::X87 && *component != Component::SSE {
-                        *value = Value::INITIAL;
-                    }
-                }
-                values
-            }
-        };
-    }
-}
-
-impl Frame {
-    fn new(values: Values) -> Self {
-        Self { values, present: true, damage: Damage::None }
-    }
-
-    fn change(&mut self, change: FrameChange) {
-        match (change, self.damage) {
-            (FrameChange::Absent, _) => self.present = false,
-            (FrameChange::BadHeader, _) => self.damage = Damage::BadHeader,
-            (FrameChange::Short, Damage::BadHeader) => {}
-            (FrameChange::Short, _) => self.damage = Damage::Short,
-        }
-    }
-}
-
 impl Spec {
     /// No task, for a register file with `components`. PKRU is kept apart, whether named there or not.
     pub fn new(components: ComponentSet) -> Self {
         let components = components.without(Component::PKRU);
-        let kept_by_calls = components;
-        Self { components, kept_by_calls, states: BTreeMap::new(), running: BTreeMap::new() }
+        Self {
+            components,
+            kept_by_calls: components,
+            dynamic: ComponentSet::EMPTY,
+            states: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            running: BTreeMap::new(),
+        }
     }
 
     /// The same for programs whose system calls give up all components but `kept`.
     pub fn with_calls_that_keep(components: ComponentSet, kept: ComponentSet) -> Self {
         Self { kept_by_calls: kept, ..Self::new(components) }
+    }
+
+    /// The same where a child does not inherit the components `dynamic`.
+    #[must_use]
+    pub fn with_dynamic(self, dynamic: ComponentSet) -> Self {
+        Self { dynamic, ..self }
     }
 
     /// Follows one event that the machine accepted.
@@ -201,24 +112,46 @@ impl Spec {
                 }
             }
             Event::FpuFault(cpu) => self.set_user_mode(cpu, false),
+            Event::DynamicUse(cpu, _) | Event::GuestExit(cpu) => {
+                self.set_user_mode(cpu, false);
+                self.on_current(cpu, |state| state.cross_guest(false));
+            }
+            Event::GuestEnter(cpu) => {
+                self.set_user_mode(cpu, true);
+                self.on_current(cpu, |state| state.cross_guest(true));
+            }
+            Event::GuestLoad(cpu) => self.on_current(cpu, |state| state.swap_guest(true, initial)),
+            Event::GuestPut(cpu) => self.on_current(cpu, |state| state.swap_guest(false, initial)),
             Event::Return(cpu, task) => self.set_user_mode(cpu, self.current(cpu) == Some(task)),
 
             Event::Fork(cpu, child) => {
                 let Some(parent) = self.current(cpu) else { return };
                 let state = match self.states.get(&parent) {
-                    Some(state) => State { frames: Vec::new(), ..state.clone() },
+                    Some(state) => {
+                        State { frames: Vec::new(), guest: None, ..state.clone() }.without(self.dynamic)
+                    }
                     None => State::new(initial()), // a kernel thread
                 };
                 self.place(child, Some(state));
+            }
+            Event::UserWorker(cpu, child) => {
+                let pkru = self.current(cpu).and_then(|parent| self.pkru(parent));
+                self.place(child, None);
+                self.workers.extend(pkru.map(|pkru| (child, pkru)));
             }
             Event::Exec(cpu) => self.on_current(cpu, |state| *state = State::new(initial())),
             Event::Exit(cpu) => {
                 if let Some(task) = self.current(cpu) {
                     self.states.remove(&task);
+                    self.workers.remove(&task);
                 }
             }
 
-            Event::Read(task, _) => self.interrupt(task),
+            Event::Read(task, _) | Event::ReadPkru(task) => self.interrupt(task),
+            Event::WritePkru(task, pkru) => {
+                self.interrupt(task);
+                self.on(task, |state| state.pkru = pkru.unwrap_or(Pkru(0)));
+            }
             Event::Write(task, component, value) => {
                 self.interrupt(task);
                 self.on(task, |state| state.set(component, value));
@@ -226,24 +159,25 @@ impl Spec {
             Event::UserWrite(cpu, component, value) => {
                 self.on_current(cpu, |state| state.set(component, value));
             }
-            Event::UserPkru(cpu, pkru) => self.on_current(cpu, |state| state.pkru = pkru),
+            Event::UserPkru(cpu, pkru) | Event::KernelPkru(cpu, pkru) => {
+                self.on_current(cpu, |state| state.pkru = pkru)
+            }
 
             Event::SignalDeliver(cpu) => {
                 self.on_current(cpu, |state| state.push_frame(Frame::new(initial())))
             }
             Event::SignalSave(cpu) => self.on_current(cpu, State::save_to_frame),
-            Event::SignalFaultIn(cpu) => self.on_current(cpu, |state| {
-                if let Some(frame) = state.frames.last_mut() {
-                    frame.present = true;
-                }
-            }),
-            Event::SignalEnter(cpu) => self.on_current(cpu, |state| state.values = initial()),
+            Event::SignalFaultIn(cpu) => self.on_current(cpu, |state| state.fault_in(initial)),
+            Event::SignalEnter(cpu) => self.on_current(cpu, |state| state.start_afresh(initial())),
             Event::SigReturn(cpu) => self.on_current(cpu, |state| {
                 if state.frames.is_empty() {
                     state.push_frame(Frame::new(initial()));
                 }
+                state.returning = true;
             }),
-            Event::SigReturnLoad(cpu) => self.on_current(cpu, |state| state.load_from_frame(initial)),
+            Event::SigReturnLoad(cpu) | Event::SigReturnCopy(cpu) => {
+                self.on_current(cpu, |state| state.load_from_frame(initial))
+            }
             Event::Frame(task, change) => self.on(task, |state| {
                 if let Some(frame) = state.frames.last_mut() {
                     frame.change(change);
@@ -255,6 +189,11 @@ impl Spec {
             | Event::FirstUse(_)
             | Event::KernelFpuBegin(..)
             | Event::KernelFpuEnd(_)
+            | Event::SoftIrqBegin(_)
+            | Event::SoftIrqEnd(_)
+            | Event::UserMemory(..)
+            | Event::Permit(..)
+            | Event::DynamicGrow(_)
             | Event::Migrate(..)
             | Event::Access(..)
             | Event::InvalidateRegisters(_)
@@ -267,6 +206,11 @@ impl Spec {
     /// What `task` must see; `None` for dead tasks, kernel threads and names of no task.
     pub fn state(&self, task: TaskId) -> Option<&State> {
         self.states.get(&task)
+    }
+
+    /// The PKRU of a living user task or user worker.
+    pub fn pkru(&self, task: TaskId) -> Option<Pkru> {
+        self.states.get(&task).map(State::pkru).or_else(|| self.workers.get(&task).copied())
     }
 
     /// The living user tasks, by ascending name.
@@ -287,6 +231,7 @@ impl Spec {
     /// Gives `task` its slot, and `state` unless it is a kernel thread.
     fn place(&mut self, task: TaskId, state: Option<State>) {
         self.states.retain(|old, _| old.slot() != task.slot());
+        self.workers.retain(|old, _| old.slot() != task.slot());
         if let Some(state) = state {
             self.states.insert(task, state);
         }
@@ -303,6 +248,7 @@ impl Spec {
         for running in self.running.values_mut().filter(|running| running.task == task) {
             running.user_mode = false;
         }
+        self.on(task, |state| state.cross_guest(false));
     }
 
     fn on(&mut self, task: TaskId, change: impl FnOnce(&mut State)) {

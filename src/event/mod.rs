@@ -8,7 +8,7 @@ mod text;
 pub use file::{EventFile, EventFileError};
 pub use text::ParseEventError;
 
-use crate::{Component, CpuId, Pkru, TaskId, Value};
+use crate::{Component, CpuId, PageAccess, Pkru, TaskId, Value};
 
 /// Why a CPU entered the kernel from user mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,12 +48,24 @@ pub enum Verb {
 /// What happens to a signal frame in user memory behind the kernel's back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FrameChange {
-    /// Its page is no longer present: the next access faults.
+    /// Its pages are no longer present: the next access faults.
     Absent,
+    /// All of its pages but the first are no longer present: an access gets as far as legacy region and header.
+    RestAbsent,
+    /// Its pages are unmapped: an access faults, and no page can be faulted in.
+    Unmapped,
     /// Its header asks for what the restore instruction refuses.
     BadHeader,
-    /// It holds the legacy region only.
+    /// Its MXCSR has reserved bits, which the restore instruction refuses.
+    BadMxcsr,
+    /// FP_XSTATE_MAGIC1 is gone: what is behind the legacy region does not count.
+    BadMagic,
+    /// Its software bytes say a size that is less than its components take: only the legacy region counts.
+    BadSize,
+    /// XSTATE_BV says that it holds x87 and SSE only.
     Short,
+    /// PKRU in it is another, with the bit in the header set; `None`: the bit is clear, which means 0.
+    Pkru(Option<Pkru>),
 }
 
 /// One thing that happens to a simulated machine. Events on a CPU act on that CPU's current task.
@@ -86,10 +98,16 @@ pub enum Event {
     KernelFpuBegin(CpuId, KernelContext),
     /// Kernel code is done with them.
     KernelFpuEnd(CpuId),
+    /// A softirq begins to be served: until its end nothing else happens on the CPU but kernel FPU sections of its own.
+    SoftIrqBegin(CpuId),
+    /// The softirq is served.
+    SoftIrqEnd(CpuId),
     /// A task that is not running is moved to another CPU's queue.
     Migrate(TaskId, CpuId),
     /// The current task makes a child, a user task that starts with a copy of its state.
     Fork(CpuId, TaskId),
+    /// The current task makes a user worker (io_uring, vhost): it runs in the kernel only, on the program's memory.
+    UserWorker(CpuId, TaskId),
     /// The current task starts a new program in the initial configuration.
     Exec(CpuId),
     /// The current task dies; it stays current until it is switched out, and never runs user code again.
@@ -102,6 +120,15 @@ pub enum Event {
     UserWrite(CpuId, Component, Value),
     /// User code writes PKRU.
     UserPkru(CpuId, Pkru),
+    /// The kernel writes the PKRU of the current task (execute-only pages, a new key).
+    KernelPkru(CpuId, Pkru),
+    /// Another task's PKRU is read (ptrace).
+    ReadPkru(TaskId),
+    /// Another task's PKRU is written (ptrace); `None`: by an image whose header bit is clear, which means 0.
+    WritePkru(TaskId, Option<Pkru>),
+    /// Kernel code on a CPU accesses a page of a task's user memory: the current task's own, which PKRU guards, or that
+    /// of another, which it does not.
+    UserMemory(CpuId, TaskId, PageAccess),
     /// Kernel code uses one of the four verbs on the current task's state.
     Access(CpuId, Verb),
     /// Kernel code says that this CPU's registers are nobody's any more.
@@ -118,8 +145,24 @@ pub enum Event {
     SigReturn(CpuId),
     /// Signal return tries to load the registers from the frame.
     SigReturnLoad(CpuId),
+    /// Signal return copies the frame to a kernel buffer instead, and makes it the task's image (the slow path).
+    SigReturnCopy(CpuId),
     /// The newest frame of a task changes in user memory.
     Frame(TaskId, FrameChange),
+    /// The current task gets the state of its vCPU: the two images change places. The first time there is a new vCPU.
+    GuestLoad(CpuId),
+    /// The current task gets its own state back.
+    GuestPut(CpuId),
+    /// The current task enters its guest.
+    GuestEnter(CpuId),
+    /// The guest leaves to the kernel.
+    GuestExit(CpuId),
+    /// The current task's program is permitted to use a dynamic component.
+    Permit(CpuId, Component),
+    /// User code comes to an instruction that needs a component which XFD disables (#NM): the task enters the kernel.
+    DynamicUse(CpuId, Component),
+    /// The kernel gives the current task the room that it asked for so.
+    DynamicGrow(CpuId),
     /// A CPU goes offline.
     Offline(CpuId),
     /// A CPU comes back, its registers as after reset.
@@ -133,7 +176,8 @@ impl Event {
     pub const fn cpu(self) -> Option<CpuId> {
         use Event::*;
         match self {
-            Spawn(_) | KernelThread(_) | FpuFree(_) | Read(..) | Write(..) | Frame(..) => None,
+            Spawn(_) | KernelThread(_) | FpuFree(_) | Read(..) | Write(..) | ReadPkru(_) | WritePkru(..)
+            | Frame(..) => None,
             Entry(cpu, _)
             | ScheduleOut(cpu)
             | ScheduleIn(cpu, _)
@@ -143,12 +187,17 @@ impl Event {
             | FpuFault(cpu)
             | KernelFpuBegin(cpu, _)
             | KernelFpuEnd(cpu)
+            | SoftIrqBegin(cpu)
+            | SoftIrqEnd(cpu)
             | Migrate(_, cpu)
             | Fork(cpu, _)
+            | UserWorker(cpu, _)
             | Exec(cpu)
             | Exit(cpu)
             | UserWrite(cpu, ..)
             | UserPkru(cpu, _)
+            | KernelPkru(cpu, _)
+            | UserMemory(cpu, ..)
             | Access(cpu, _)
             | InvalidateRegisters(cpu)
             | SignalDeliver(cpu)
@@ -157,6 +206,14 @@ impl Event {
             | SignalEnter(cpu)
             | SigReturn(cpu)
             | SigReturnLoad(cpu)
+            | SigReturnCopy(cpu)
+            | GuestLoad(cpu)
+            | GuestPut(cpu)
+            | GuestEnter(cpu)
+            | GuestExit(cpu)
+            | Permit(cpu, _)
+            | DynamicUse(cpu, _)
+            | DynamicGrow(cpu)
             | Offline(cpu)
             | Online(cpu)
             | PowerLoss(cpu) => Some(cpu),

@@ -1,7 +1,7 @@
 //! The text form of events: one line each.
 
 use super::{EntryKind, Event, FrameChange, KernelContext, Verb};
-use crate::{CpuId, IdError, TaskId, UnknownComponent, ValueError};
+use crate::{CpuId, IdError, PageAccess, Pkru, TaskId, UnknownComponent, ValueError};
 use core::{fmt, str::FromStr};
 
 impl fmt::Display for Event {
@@ -22,14 +22,22 @@ impl fmt::Display for Event {
                 write!(f, "kernel-fpu-begin {cpu} {}", word(&KERNEL_CONTEXTS, context))
             }
             KernelFpuEnd(cpu) => write!(f, "kernel-fpu-end {cpu}"),
+            SoftIrqBegin(cpu) => write!(f, "softirq-begin {cpu}"),
+            SoftIrqEnd(cpu) => write!(f, "softirq-end {cpu}"),
             Migrate(task, cpu) => write!(f, "migrate {task} {cpu}"),
             Fork(cpu, child) => write!(f, "fork {cpu} {child}"),
+            UserWorker(cpu, child) => write!(f, "user-worker {cpu} {child}"),
             Exec(cpu) => write!(f, "exec {cpu}"),
             Exit(cpu) => write!(f, "exit {cpu}"),
             Read(task, component) => write!(f, "read {task} {component}"),
             Write(task, component, value) => write!(f, "write {task} {component} {value}"),
             UserWrite(cpu, component, value) => write!(f, "user-write {cpu} {component} {value}"),
             UserPkru(cpu, pkru) => write!(f, "user-pkru {cpu} {pkru}"),
+            KernelPkru(cpu, pkru) => write!(f, "kernel-pkru {cpu} {pkru}"),
+            ReadPkru(task) => write!(f, "read-pkru {task}"),
+            WritePkru(task, Some(pkru)) => write!(f, "write-pkru {task} {pkru}"),
+            WritePkru(task, None) => write!(f, "write-pkru {task} none"),
+            UserMemory(cpu, task, access) => write!(f, "user-memory {cpu} {task} {access}"),
             Access(cpu, verb) => write!(f, "{} {cpu}", word(&VERBS, verb)),
             InvalidateRegisters(cpu) => write!(f, "invalidate-registers {cpu}"),
             SignalDeliver(cpu) => write!(f, "signal-deliver {cpu}"),
@@ -38,6 +46,15 @@ impl fmt::Display for Event {
             SignalEnter(cpu) => write!(f, "signal-enter {cpu}"),
             SigReturn(cpu) => write!(f, "sigreturn {cpu}"),
             SigReturnLoad(cpu) => write!(f, "sigreturn-load {cpu}"),
+            SigReturnCopy(cpu) => write!(f, "sigreturn-copy {cpu}"),
+            GuestLoad(cpu) => write!(f, "guest-load {cpu}"),
+            GuestPut(cpu) => write!(f, "guest-put {cpu}"),
+            GuestEnter(cpu) => write!(f, "guest-enter {cpu}"),
+            GuestExit(cpu) => write!(f, "guest-exit {cpu}"),
+            Permit(cpu, component) => write!(f, "permit {cpu} {component}"),
+            DynamicUse(cpu, component) => write!(f, "dynamic-use {cpu} {component}"),
+            DynamicGrow(cpu) => write!(f, "dynamic-grow {cpu}"),
+            Frame(task, FrameChange::Pkru(Some(pkru))) => write!(f, "frame {task} pkru {pkru}"),
             Frame(task, change) => write!(f, "frame {task} {}", word(&FRAME_CHANGES, change)),
             Offline(cpu) => write!(f, "offline {cpu}"),
             Online(cpu) => write!(f, "online {cpu}"),
@@ -61,8 +78,17 @@ const VERBS: Words<Verb, 4> = [
     (Verb::CopyToMemory, "copy-to-memory"),
     (Verb::MoveToMemory, "move-to-memory"),
 ];
-const FRAME_CHANGES: Words<FrameChange, 3> =
-    [(FrameChange::Absent, "absent"), (FrameChange::BadHeader, "bad-header"), (FrameChange::Short, "short")];
+const FRAME_CHANGES: Words<FrameChange, 9> = [
+    (FrameChange::Absent, "absent"),
+    (FrameChange::RestAbsent, "rest-absent"),
+    (FrameChange::Unmapped, "unmapped"),
+    (FrameChange::BadHeader, "bad-header"),
+    (FrameChange::BadMxcsr, "bad-mxcsr"),
+    (FrameChange::BadMagic, "bad-magic"),
+    (FrameChange::BadSize, "bad-size"),
+    (FrameChange::Short, "short"),
+    (FrameChange::Pkru(None), "no-pkru"),
+];
 
 fn word<T: PartialEq>(words: &[(T, &'static str)], item: T) -> &'static str {
     words.iter().find(|(known, _)| *known == item).map_or("", |(_, word)| word)
@@ -129,6 +155,29 @@ impl<'a> Reader<'a> {
     ) -> Result<T, ParseEventError> {
         item(words, self.text(what)?).ok_or(ParseEventError::UnknownWord(what))
     }
+
+    fn pkru_or_none(&mut self) -> Result<Option<Pkru>, ParseEventError> {
+        match self.text("a PKRU value, or none")? {
+            "none" => Ok(None),
+            word => Ok(Some(word.parse()?)),
+        }
+    }
+
+    fn page_access(&mut self) -> Result<PageAccess, ParseEventError> {
+        const KEY: &str = "a protection key from 0 to 15";
+        let write = self.choice(&[(false, "read"), (true, "write")], "read or write")?;
+        let text = self.text(KEY)?;
+        let key = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        key.and_then(|key| PageAccess::new(key, write)).ok_or(ParseEventError::UnknownWord(KEY))
+    }
+
+    fn frame_change(&mut self) -> Result<FrameChange, ParseEventError> {
+        const WHAT: &str = "a change of a frame such as absent or bad-header";
+        match self.text(WHAT)? {
+            "pkru" => Ok(FrameChange::Pkru(Some(self.next("a PKRU value")?))),
+            word => item(&FRAME_CHANGES, word).ok_or(ParseEventError::UnknownWord(WHAT)),
+        }
+    }
 }
 
 impl FromStr for Event {
@@ -153,14 +202,21 @@ impl FromStr for Event {
                 Event::KernelFpuBegin(r.cpu()?, r.choice(&KERNEL_CONTEXTS, "task, softirq or hardirq")?)
             }
             "kernel-fpu-end" => Event::KernelFpuEnd(r.cpu()?),
+            "softirq-begin" => Event::SoftIrqBegin(r.cpu()?),
+            "softirq-end" => Event::SoftIrqEnd(r.cpu()?),
             "migrate" => Event::Migrate(r.task()?, r.cpu()?),
             "fork" => Event::Fork(r.cpu()?, r.task()?),
+            "user-worker" => Event::UserWorker(r.cpu()?, r.task()?),
             "exec" => Event::Exec(r.cpu()?),
             "exit" => Event::Exit(r.cpu()?),
             "read" => Event::Read(r.task()?, r.next("a state component")?),
             "write" => Event::Write(r.task()?, r.next("a state component")?, r.next("a value")?),
             "user-write" => Event::UserWrite(r.cpu()?, r.next("a state component")?, r.next("a value")?),
             "user-pkru" => Event::UserPkru(r.cpu()?, r.next("a PKRU value")?),
+            "kernel-pkru" => Event::KernelPkru(r.cpu()?, r.next("a PKRU value")?),
+            "read-pkru" => Event::ReadPkru(r.task()?),
+            "write-pkru" => Event::WritePkru(r.task()?, r.pkru_or_none()?),
+            "user-memory" => Event::UserMemory(r.cpu()?, r.task()?, r.page_access()?),
             "invalidate-registers" => Event::InvalidateRegisters(r.cpu()?),
             "signal-deliver" => Event::SignalDeliver(r.cpu()?),
             "signal-save" => Event::SignalSave(r.cpu()?),
@@ -168,7 +224,15 @@ impl FromStr for Event {
             "signal-enter" => Event::SignalEnter(r.cpu()?),
             "sigreturn" => Event::SigReturn(r.cpu()?),
             "sigreturn-load" => Event::SigReturnLoad(r.cpu()?),
-            "frame" => Event::Frame(r.task()?, r.choice(&FRAME_CHANGES, "absent, bad-header or short")?),
+            "sigreturn-copy" => Event::SigReturnCopy(r.cpu()?),
+            "guest-load" => Event::GuestLoad(r.cpu()?),
+            "guest-put" => Event::GuestPut(r.cpu()?),
+            "guest-enter" => Event::GuestEnter(r.cpu()?),
+            "guest-exit" => Event::GuestExit(r.cpu()?),
+            "permit" => Event::Permit(r.cpu()?, r.next("a state component")?),
+            "dynamic-use" => Event::DynamicUse(r.cpu()?, r.next("a state component")?),
+            "dynamic-grow" => Event::DynamicGrow(r.cpu()?),
+            "frame" => Event::Frame(r.task()?, r.frame_change()?),
             "offline" => Event::Offline(r.cpu()?),
             "online" => Event::Online(r.cpu()?),
             "power-loss" => Event::PowerLoss(r.cpu()?),

@@ -1,6 +1,6 @@
 //! Moving a state between its two homes: the four verbs, and what the rest of the protocol builds on them.
 
-use super::{Before, Defect, Fpstate, Load, Policy, PreemptOff, Save};
+use super::{Before, Defect, Fpstate, Load, Policy, PreemptOff, Save, pkru};
 use crate::{
     Component, Value,
     registers::{Image, RegisterFile, Unsupported},
@@ -30,7 +30,7 @@ pub fn copy_to_memory<R: RegisterFile>(
         return Ok(Save::AlreadyInMemory);
     }
     on_this_cpu(cpu, task)?;
-    cpu.regs.save(cpu.rfbm_for(task), &mut task.image);
+    cpu.regs.save(cpu.saved(task), &mut task.image);
     task.need_fpu_load = true;
     cpu.slot.only_copy = false;
     Ok(if task.given_up { Save::SavedKept } else { Save::Saved })
@@ -98,7 +98,8 @@ fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Imag
         return Ok(Load::AlreadyLive);
     }
     registers_are_free(cpu, task)?;
-    let rfbm = cpu.rfbm_for(task);
+    cpu.update_xfd(task);
+    let rfbm = cpu.restored(task);
     let load = match cpu.regs.restore(rfbm, &task.image) {
         Ok(()) if task.given_up => Load::RestoredKept,
         Ok(()) => Load::Restored,
@@ -116,7 +117,9 @@ fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Imag
 
 /// Registers and image take the initial configuration.
 fn initialise<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
-    task.reset_image();
+    task.reset_image(cpu.regs);
+    cpu.update_xfd(task);
+    pkru::set_default_in_image(cpu, task);
     load_initial(cpu);
 }
 
@@ -183,6 +186,22 @@ pub fn read<R: RegisterFile>(
     Ok((save, task.image.get(component)))
 }
 
+/// Gives a task that may be anywhere a whole new image (ptrace). It has been checked (invariant I9).
+///
+/// # Errors
+/// As [`copy_to_memory`].
+pub fn write_image<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    task: &mut Fpstate<R::Image>,
+    image: &R::Image,
+) -> Result<Save, Before> {
+    let save = write_to_image(cpu, policy, task)?;
+    task.image.clone_from(image);
+    task.given_up = false;
+    Ok(save)
+}
+
 /// Writes a component of a task that may be anywhere (ptrace), in the image.
 ///
 /// The inner result says whether the image has room for the component; it is unchanged if not.
@@ -196,14 +215,24 @@ pub fn write<R: RegisterFile, P: Policy>(
     component: Component,
     value: Value,
 ) -> Result<(Save, Result<(), Unsupported>), Before> {
-    let save = copy_to_memory(cpu, task)?;
-    if policy.defect() != Some(Defect::WriteKeepsLastCpu) {
-        task.invalidate();
-    }
+    let save = write_to_image(cpu, policy, task)?;
     let written = task.image.set(component, value);
     if written.is_ok() {
         // The component is specified now, so that the image is loaded as a whole.
         task.given_up = false;
     }
     Ok((save, written))
+}
+
+/// [`move_to_memory`], for what is about to be written from outside.
+fn write_to_image<R: RegisterFile, P: Policy>(
+    cpu: &mut PreemptOff<'_, R>,
+    policy: &P,
+    task: &mut Fpstate<R::Image>,
+) -> Result<Save, Before> {
+    let save = copy_to_memory(cpu, task)?;
+    if policy.defect() != Some(Defect::WriteKeepsLastCpu) {
+        task.invalidate();
+    }
+    Ok(save)
 }

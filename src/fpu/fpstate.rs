@@ -1,7 +1,10 @@
 //! A task's image in memory and its bookkeeping.
 
-use super::{Facts, OwnerSlot, signal::SignalStep};
-use crate::{CpuId, Pkru, TaskId, registers::Image};
+use super::{Facts, OwnerSlot, guest::Guest, signal::SignalStep};
+use crate::{
+    Component, ComponentSet, CpuId, Pkru, TaskId,
+    registers::{Image, RegisterFile},
+};
 
 /// What kind of task it is: only user tasks have a state to switch (invariant I6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,6 +13,8 @@ pub enum TaskKind {
     User,
     /// Runs in the kernel only; owns nothing, is never saved and never loaded.
     KernelThread,
+    /// The same on the memory of a program, whose PKRU it was made with (io_uring's and vhost's workers).
+    UserWorker,
     /// Has exited. It runs in the kernel until it is switched out for the last time, and owns nothing either.
     Exited,
 }
@@ -34,13 +39,18 @@ pub struct Fpstate<I> {
     /// The program asked for a system call and gave up what its convention does not keep: only the components of
     /// [`CALL_KEEPS`](super::CALL_KEEPS) are saved and loaded, until its registers have a whole state again.
     pub(super) given_up: bool,
+    /// Dynamic components that the program may use.
+    pub(super) permitted: ComponentSet,
+    /// The dynamic component that user code came to, and that there is no room for yet.
+    pub(super) wants: Option<Component>,
+    pub(super) guest: Option<Guest<I>>,
 }
 
 impl<I: Image> Fpstate<I> {
     /// The fpstate of a new task: `image` holds its state, and no CPU claims it.
     ///
     /// The image must have room for what the register file may save into it (invariant I10): take it from
-    /// [`RegisterFile::new_image`](crate::registers::RegisterFile::new_image).
+    /// [`RegisterFile::new_image`].
     pub fn new(id: TaskId, kind: TaskKind, image: I) -> Self {
         Self {
             id,
@@ -55,7 +65,17 @@ impl<I: Image> Fpstate<I> {
             uses: 0,
             fpu_free: false,
             given_up: false,
+            permitted: ComponentSet::EMPTY,
+            wants: None,
+            guest: None,
         }
+    }
+
+    /// The same on a machine that keeps PKRU in images ([`PkruMode::InXsave`](super::PkruMode)).
+    #[must_use]
+    pub fn with_pkru_in_image(mut self) -> Self {
+        self.image.set_pkru(self.pkru);
+        self
     }
 
     /// The task.
@@ -93,7 +113,7 @@ impl<I: Image> Fpstate<I> {
         self.pkru
     }
 
-    /// The CPU on which the task runs user code right now.
+    /// The CPU on which the task runs user code right now, or its guest runs.
     pub fn user_on(&self) -> Option<CpuId> {
         self.user_on
     }
@@ -117,6 +137,36 @@ impl<I: Image> Fpstate<I> {
     /// Says that the task's program has no FPU instruction. It is not in user mode.
     pub fn set_fpu_free(&mut self) {
         self.fpu_free = true;
+    }
+
+    /// The dynamic components that the task's program is permitted to use.
+    pub fn permitted(&self) -> ComponentSet {
+        self.permitted
+    }
+
+    /// The dynamic component that user code came to and that the kernel has not given it yet.
+    pub fn wants(&self) -> Option<Component> {
+        self.wants
+    }
+
+    /// What IA32_XFD has to disable while the task has the registers: those of `dynamic` that its image has no room for.
+    pub fn xfd(&self, dynamic: ComponentSet) -> ComponentSet {
+        dynamic - self.image.room()
+    }
+
+    /// The task's vCPU, if it has one.
+    pub fn guest(&self) -> Option<&Guest<I>> {
+        self.guest.as_ref()
+    }
+
+    /// Whether the image and the registers are those of the task's vCPU.
+    pub fn has_guest_loaded(&self) -> bool {
+        self.guest.as_ref().is_some_and(Guest::is_loaded)
+    }
+
+    /// Whether the code that runs on [`user_on`](Self::user_on) is the guest's.
+    pub fn is_in_guest(&self) -> bool {
+        self.guest.as_ref().is_some_and(Guest::is_inside)
     }
 
     /// Whether only what a system call keeps is still specified: the rest of image and registers may be anything.
@@ -145,9 +195,14 @@ impl<I: Image> Fpstate<I> {
         self.last_cpu = None;
     }
 
-    /// The image becomes the initial configuration and the truth.
-    pub(super) fn reset_image(&mut self) {
-        self.image.reset();
+    /// The image becomes the initial configuration and the truth, without room for dynamic components.
+    pub(super) fn reset_image<R: RegisterFile<Image = I>>(&mut self, regs: &R) {
+        if self.image.room() & regs.dynamic() == ComponentSet::EMPTY {
+            self.image.reset();
+        } else {
+            self.image = regs.new_image();
+        }
+        self.wants = None;
         self.need_fpu_load = true;
         self.uses = 0;
         self.given_up = false;

@@ -1,7 +1,43 @@
 //! Kernel code that uses the registers.
 
-use super::{Before, Defect, Fpstate, Load, Policy, PreemptOff, Save, SaveRule, access, switch};
+use super::{Before, Defect, Fpstate, Load, OwnerSlot, Policy, PreemptOff, Save, SaveRule, access, switch};
 use crate::{KernelContext, registers::RegisterFile};
+
+/// Why kernel code may not use the FPU now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotUsable {
+    /// A section is open: they do not nest (invariant I11).
+    Section(KernelContext),
+    /// A softirq is being served: a task does not run meanwhile, and a hard interrupt may have hit it anywhere.
+    SoftIrq,
+}
+
+/// Whether kernel code of that context may use the FPU on a CPU.
+///
+/// A hard interrupt may where softirqs are enabled, so that it hit no section of this protocol.
+///
+/// # Errors
+/// Why not.
+///
+/// # Reference
+/// Linux: irq_fpu_usable, arch/x86/kernel/fpu/core.c.
+pub fn kernel_fpu_usable(slot: &OwnerSlot, context: KernelContext) -> Result<(), NotUsable> {
+    match (slot.kernel_fpu, context) {
+        (Some(open), _) => Err(NotUsable::Section(open)),
+        (None, KernelContext::Task | KernelContext::HardIrq) if slot.softirq => Err(NotUsable::SoftIrq),
+        _ => Ok(()),
+    }
+}
+
+/// A softirq begins to be served on a CPU.
+pub fn softirq_begin(slot: &mut OwnerSlot) {
+    slot.softirq = true;
+}
+
+/// The softirq is served.
+pub fn softirq_end(slot: &mut OwnerSlot) {
+    slot.softirq = false;
+}
 
 /// Kernel code begins to use the registers: whoever owns them is saved, and owns them no more.
 ///
@@ -12,15 +48,15 @@ use crate::{KernelContext, registers::RegisterFile};
 /// [`Before::Evict`] when the registers hold the only copy of a task that is not current.
 ///
 /// # Panics
-/// In debug builds, when a section is open on this CPU already: sections do not nest (invariant I11), the
-/// caller has to refuse that before it gets here.
+/// In debug builds, where the FPU is not [usable](kernel_fpu_usable): the caller has to refuse that before it gets
+/// here.
 pub fn kernel_fpu_begin<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,
     current: Option<&mut Fpstate<R::Image>>,
     context: KernelContext,
 ) -> Result<Save, Before> {
-    debug_assert_eq!(cpu.slot.kernel_fpu, None, "kernel FPU sections do not nest");
+    debug_assert_eq!(kernel_fpu_usable(cpu.slot, context), Ok(()));
     let save = match (cpu.slot.owner, policy.kernel_fpu_begin()) {
         _ if !cpu.slot.only_copy => Save::AlreadyInMemory,
         (None, _) => Save::AlreadyInMemory,

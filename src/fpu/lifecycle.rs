@@ -7,15 +7,22 @@ use super::{
     policy::{Facts, Release},
     switch,
 };
-use crate::{Pkru, registers::RegisterFile};
+use crate::{
+    ComponentSet, Pkru,
+    registers::{Image, RegisterFile},
+};
 
 /// The current task makes a child: `child`, a new fpstate, takes a copy of its state.
 ///
 /// The parent's state stays where it is. No CPU claims the child's: the registers may hold the same values,
-/// but they are the parent's.
+/// but they are the parent's. Dynamic components are not inherited, the permission to use them is. A user worker
+/// takes nothing but PKRU.
 ///
 /// # Errors
 /// [`Before::Flush`] when the parent's newest state is in another CPU's registers.
+///
+/// # Reference
+/// Linux: fpu_clone, arch/x86/kernel/fpu/core.c, and copy_thread, arch/x86/kernel/process.c.
 pub fn fork<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,
@@ -23,20 +30,25 @@ pub fn fork<R: RegisterFile, P: Policy>(
     child: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
     access::on_this_cpu(cpu, parent)?;
-    child.reset_image();
+    child.reset_image(cpu.regs);
     // The child's image is new: nothing of it can be loaded now, whatever the policy answers.
     let _ = policy.release(Release::Fork, switch::facts(cpu, child));
-    if !parent.is_user() || !child.is_user() {
+    if !parent.is_user() {
+        pkru::set_default_in_image(cpu, child);
         return Ok(Save::NotUser);
     }
     // PKRU is in the register while the parent runs; its copy in memory is stale.
     child.pkru = cpu.regs.pkru().unwrap_or(parent.pkru);
+    if !child.is_user() {
+        return Ok(Save::NotUser);
+    }
     (child.fpu_free, child.given_up) = (parent.fpu_free, parent.given_up);
+    child.permitted = parent.permitted;
     if parent.need_fpu_load {
-        child.image.clone_from(&parent.image);
+        child.image.copy_from(&parent.image);
         Ok(Save::AlreadyInMemory)
     } else {
-        cpu.regs.save(cpu.rfbm_for(parent), &mut child.image);
+        cpu.regs.save(cpu.saved(child), &mut child.image);
         Ok(if parent.given_up { Save::SavedKept } else { Save::Saved })
     }
 }
@@ -61,7 +73,7 @@ pub fn exec<R: RegisterFile, P: Policy>(
     }
     discard(cpu, task);
     task.fpu_free = false;
-    task.signal = SignalStep::Idle;
+    task.permitted = ComponentSet::EMPTY;
     pkru::set_current(cpu, task, Pkru::DEFAULT);
     switch::load_by(rule, cpu, task)
 }
@@ -81,14 +93,15 @@ pub fn exit<R: RegisterFile, P: Policy>(
     if cpu.slot.owner == Some(task.id()) {
         cpu.slot.invalidate();
     }
-    task.signal = SignalStep::Idle;
     task.kind = TaskKind::Exited;
     Ok(())
 }
 
 /// The state of the current task is nothing any more; the image is the initial configuration.
 fn discard<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
-    task.reset_image();
+    task.reset_image(cpu.regs);
+    task.signal = SignalStep::Idle;
+    task.guest = None;
     if cpu.slot.owner == Some(task.id()) {
         cpu.slot.only_copy = false;
     }
@@ -131,9 +144,11 @@ pub fn power_loss<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) -> Result<(), Be
     Ok(())
 }
 
-/// Registers as after reset, which are nobody's (the suspend bug of 2012, 644c15418638, kept the owner).
+/// Registers as after reset, which are nobody's: the suspend bug of 2012, 644c15418638, kept the owner, and the one of
+/// 2024, 10e4b5166df9, what IA32_XFD was remembered to hold.
 fn reset<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
     cpu.regs.reset();
+    cpu.reset_xfd(cpu.regs.dynamic());
     cpu.slot.invalidate();
     cpu.slot.trap_armed = false;
 }

@@ -23,13 +23,16 @@
 //! Every function here is one preemption-off section. It either happens whole or changes nothing and asks
 //! for something else first: a [`Before`]. The caller does that and calls again. An operation that cannot be
 //! one section, such as signal delivery, is an enum of steps kept with the task ([`SignalStep`]), one call
-//! each, and anything may happen in between.
+//! each, and anything may happen in between. A guest ([`Guest`]) and the growth of an area ([`dynamic_use`]) have
+//! their steps too.
 //!
 //! `docs/protocol.md` has a row for each event and each invariant.
 
 mod access;
 mod defect;
+mod dynamic;
 mod fpstate;
+mod guest;
 mod kernel_fpu;
 mod lifecycle;
 mod owner;
@@ -38,20 +41,25 @@ pub mod policy;
 mod signal;
 mod switch;
 
-pub use access::{copy_to_cpu, copy_to_memory, move_to_cpu, move_to_memory, read, write};
+pub use access::{copy_to_cpu, copy_to_memory, move_to_cpu, move_to_memory, read, write, write_image};
 pub use defect::Defect;
+pub use dynamic::{DynamicUse, dynamic_grow, dynamic_use, permit};
 pub use fpstate::{Fpstate, TaskKind};
-pub use kernel_fpu::{kernel_fpu_begin, kernel_fpu_end};
+pub use guest::{Guest, guest_enter, guest_exit, guest_load, guest_put};
+pub use kernel_fpu::{
+    NotUsable, kernel_fpu_begin, kernel_fpu_end, kernel_fpu_usable, softirq_begin, softirq_end,
+};
 pub use lifecycle::{exec, exit, fork, invalidate_registers, offline, online, power_loss};
 pub use owner::{OwnerSlot, PreemptOff, Validity};
+pub use pkru::{PkruMode, PkruNeedsEager, UserAccess, read_pkru, user_memory, write_pkru};
 pub use policy::{Facts, Form, LoadRule, Policy, SaveRule};
 pub use signal::{
-    FrameLoad, FrameSave, SignalStep, signal_deliver, signal_enter, signal_fault_in, signal_save, sigreturn,
-    sigreturn_load,
+    FrameLoad, FrameSave, SignalEnd, SignalStep, signal_deliver, signal_enter, signal_fault_in, signal_save,
+    sigreturn, sigreturn_copy, sigreturn_load,
 };
 pub use switch::{entry, first_use, migrate, resume, return_to_user, switch_in, switch_out};
 
-use crate::{Component, ComponentSet, CpuId, TaskId};
+use crate::{Component, ComponentSet, CpuId, EntryKind, TaskId};
 
 /// What a system call keeps under a policy that lets it give up the rest ([`SaveRule::GiveUp`]): the components that
 /// hold the control words, FCW and MXCSR. They are moved whole, vector registers of SSE and all: the seam has no smaller

@@ -1,7 +1,10 @@
 //! The CPU's side: the owner slot, and the section in which it may change.
 
-use super::Fpstate;
-use crate::{Component, CpuId, KernelContext, Rfbm, TaskId, registers::RegisterFile};
+use super::{Fpstate, PkruMode};
+use crate::{
+    Component, ComponentSet, CpuId, KernelContext, Rfbm, TaskId,
+    registers::{Image, RegisterFile},
+};
 use core::hash::{Hash, Hasher};
 
 /// Per CPU: whose state the registers last held, and what else the protocol keeps there.
@@ -13,7 +16,11 @@ pub struct OwnerSlot {
     /// because a CPU that wants the registers knows the owner's name only.
     pub(super) only_copy: bool,
     pub(super) kernel_fpu: Option<KernelContext>,
+    pub(super) softirq: bool,
     pub(super) trap_armed: bool,
+    /// What IA32_XFD holds, so that it is written only where it differs.
+    pub(super) xfd: ComponentSet,
+    pub(super) pkru_mode: PkruMode,
     epoch: Epoch,
     stale_use: bool,
 }
@@ -36,14 +43,22 @@ impl Hash for Epoch {
 }
 
 impl OwnerSlot {
-    /// The slot of a CPU that has just come online: nobody's registers.
+    /// The slot of a CPU whose registers are as after reset, and nobody's.
     pub fn new(cpu: CpuId) -> Self {
+        Self::with_pkru(cpu, PkruMode::Eager)
+    }
+
+    /// The same on a machine that switches PKRU in another way.
+    pub fn with_pkru(cpu: CpuId, pkru_mode: PkruMode) -> Self {
         Self {
             cpu,
             owner: None,
             only_copy: false,
             kernel_fpu: None,
+            softirq: false,
             trap_armed: false,
+            xfd: ComponentSet::EMPTY,
+            pkru_mode,
             epoch: Epoch(0),
             stale_use: false,
         }
@@ -67,6 +82,21 @@ impl OwnerSlot {
     /// The kernel FPU section that is open on this CPU.
     pub fn kernel_fpu(&self) -> Option<KernelContext> {
         self.kernel_fpu
+    }
+
+    /// Whether a softirq is being served on this CPU.
+    pub fn in_softirq(&self) -> bool {
+        self.softirq
+    }
+
+    /// What IA32_XFD holds, as the kernel remembers it.
+    pub fn xfd(&self) -> ComponentSet {
+        self.xfd
+    }
+
+    /// How PKRU is switched.
+    pub fn pkru_mode(&self) -> PkruMode {
+        self.pkru_mode
     }
 
     /// Whether the first FPU instruction of user code traps on this CPU.
@@ -130,14 +160,45 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
         validity.valid
     }
 
-    /// The components of a task that are saved and restored: all, unless the task gave some up.
-    pub(super) fn rfbm_for(&self, task: &Fpstate<R::Image>) -> Rfbm {
-        if task.given_up { Rfbm::new(super::CALL_KEEPS & self.regs.enabled()) } else { self.rfbm() }
+    /// The components of a task that are restored: all, unless the task gave some up.
+    pub(super) fn restored(&self, task: &Fpstate<R::Image>) -> Rfbm {
+        let all = self.rfbm();
+        if task.given_up { Rfbm::new(all.of(super::CALL_KEEPS.with(Component::PKRU))) } else { all }
     }
 
-    /// The components that the protocol saves and restores: all that are enabled, but for PKRU, which is
-    /// switched eagerly beside them.
+    /// The components of a task that are saved to its image: those restored that it has room for (invariant I10).
+    pub(super) fn saved(&self, task: &Fpstate<R::Image>) -> Rfbm {
+        Rfbm::new(self.restored(task).of(task.image.room()))
+    }
+
+    /// The components that the protocol saves and restores: all that are enabled, but for PKRU where it is switched
+    /// eagerly beside them.
     pub(super) fn rfbm(&self) -> Rfbm {
-        Rfbm::new(self.regs.enabled().without(Component::PKRU))
+        let enabled = self.regs.enabled();
+        Rfbm::new(match self.slot.pkru_mode {
+            PkruMode::Eager => enabled.without(Component::PKRU),
+            PkruMode::InXsave => enabled,
+        })
+    }
+
+    /// Gives user code of a task the dynamic components that its image has room for, and no others. Before the
+    /// registers are loaded: a restore of what XFD disables is a #NM (invariant I8).
+    ///
+    /// # Reference
+    /// Linux: xfd_update_state, arch/x86/kernel/fpu/xstate.h.
+    pub(super) fn update_xfd(&mut self, task: &Fpstate<R::Image>) {
+        self.write_xfd(task.xfd(self.regs.dynamic()));
+    }
+
+    fn write_xfd(&mut self, xfd: ComponentSet) {
+        if self.slot.xfd != xfd {
+            self.reset_xfd(xfd);
+        }
+    }
+
+    /// Writes IA32_XFD whatever it is remembered to hold.
+    pub(super) fn reset_xfd(&mut self, xfd: ComponentSet) {
+        // Where XFD cannot be reached nothing is dynamic, and this writes nothing.
+        self.slot.xfd = if self.regs.set_xfd(xfd).is_ok() { xfd } else { ComponentSet::EMPTY };
     }
 }

@@ -7,10 +7,15 @@
 //!                 Saved → Idle                              Idle
 //! ```
 //!
-//! A retry starts from the top with a fresh validity: CVE-2019-19602 kept the old one.
+//! A retry starts from the top with a fresh validity: CVE-2019-19602 kept the old one. And retries end: what is faulted in
+//! is the whole frame, whatever it says of its size, and a page that is not mapped ends the delivery or return
+//! (CVE-2024-26603 faulted in what the frame said, and tried for ever).
 
-use super::{Before, Fpstate, Load, PreemptOff, access};
-use crate::registers::{Fault, Frame, RegisterFile};
+use super::{Before, Fpstate, Load, PreemptOff, access, pkru};
+use crate::{
+    Component, Pkru, Rfbm,
+    registers::{Fault, Frame, Image, RegisterFile},
+};
 
 /// Where a task is in a signal delivery or return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +48,10 @@ impl SignalStep {
 pub enum FrameSave {
     /// The frame holds the state.
     Saved,
-    /// The page is absent: fault it in and try again.
+    /// A page is absent: fault it in and try again.
     Faulted,
+    /// A page is not mapped: there is no delivery, and the task keeps its state (and gets SIGSEGV).
+    Failed,
 }
 
 /// What became of an attempt to read the frame.
@@ -53,14 +60,17 @@ pub enum FrameSave {
 pub enum FrameLoad {
     /// The registers hold the frame's state.
     Loaded,
-    /// The page is absent: fault it in and try again.
+    /// The image holds the frame's state.
+    Copied,
+    /// A page is absent: fault it in and try again.
     Faulted,
-    /// The image is refused: the task gets the initial configuration (and SIGSEGV).
+    /// The image is refused, or a page is not mapped: the task gets the initial configuration (and SIGSEGV).
     Refused,
 }
 
-/// Begins a delivery.
-pub fn signal_deliver<I: crate::registers::Image>(task: &mut Fpstate<I>) {
+/// Begins a delivery. An instruction that wants a dynamic component will come to it again behind the handler.
+pub fn signal_deliver<I: Image>(task: &mut Fpstate<I>) {
+    task.wants = None;
     task.signal = SignalStep::Save;
 }
 
@@ -68,13 +78,19 @@ pub fn signal_deliver<I: crate::registers::Image>(task: &mut Fpstate<I>) {
 ///
 /// # Errors
 /// As [`copy_to_cpu`](super::copy_to_cpu).
+///
+/// # Reference
+/// Linux: copy_fpstate_to_sigframe, arch/x86/kernel/fpu/signal.c. The software bytes and PKRU are written in the same
+/// section here, so that a fault there begins anew too.
 pub fn signal_save<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
     frame: &mut R::Frame,
 ) -> Result<(Load, FrameSave), Before> {
     let load = access::move_to_cpu(cpu, task)?;
-    let (step, save) = match cpu.regs.save_user(cpu.rfbm(), frame) {
+    let saved = cpu.regs.save_user(in_frame(cpu, task), frame);
+    let pkru = cpu.regs.pkru();
+    let (step, save) = match saved.and_then(|()| pkru.map_or(Ok(()), |pkru| frame.set_pkru(pkru))) {
         Ok(()) => (SignalStep::Saved, FrameSave::Saved),
         Err(_) => (SignalStep::SaveFaulted, FrameSave::Faulted),
     };
@@ -82,45 +98,78 @@ pub fn signal_save<R: RegisterFile>(
     Ok((load, save))
 }
 
-/// Makes the page present on which the last attempt faulted. The kernel may sleep here.
-pub fn signal_fault_in<I: crate::registers::Image, F: Frame>(task: &mut Fpstate<I>, frame: &mut F) {
-    frame.fault_in();
-    task.signal = match task.signal {
-        SignalStep::SaveFaulted => SignalStep::Save,
-        SignalStep::LoadFaulted => SignalStep::Load,
-        step => step,
-    };
+/// Makes the pages present on which the last attempt faulted. The kernel may sleep before this. If one is not mapped,
+/// there is no further attempt: it says what has become of the delivery or return.
+///
+/// # Errors
+/// As [`signal_enter`].
+pub fn signal_fault_in<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+    frame: &mut R::Frame,
+) -> Result<Result<(), SignalEnd>, Before> {
+    let is_mapped = frame.fault_in().is_ok();
+    match (task.signal, is_mapped) {
+        (SignalStep::SaveFaulted, true) => task.signal = SignalStep::Save,
+        (SignalStep::LoadFaulted, true) => task.signal = SignalStep::Load,
+        (SignalStep::LoadFaulted, false) => {
+            // A return that has failed for good.
+            signal_enter(cpu, task)?;
+            return Ok(Err(SignalEnd::Return));
+        }
+        (_, false) => {
+            task.signal = SignalStep::Idle;
+            return Ok(Err(SignalEnd::Delivery));
+        }
+        (_, true) => {}
+    }
+    Ok(Ok(()))
 }
 
-/// Ends a delivery: the handler starts in the initial configuration, which only the registers hold.
+/// What has ended because the frame is not mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SignalEnd {
+    /// A delivery: [`FrameSave::Failed`].
+    Delivery,
+    /// A return: [`FrameLoad::Refused`].
+    Return,
+}
+
+/// Ends a delivery: the handler starts in the initial configuration with the default PKRU, which only the registers
+/// hold.
 ///
 /// # Errors
 /// [`Before::Flush`] or [`Before::Evict`] as for [`copy_to_cpu`](super::copy_to_cpu): the registers are
 /// written whoever's they are.
+///
+/// # Reference
+/// Linux: fpu__clear_user_states, arch/x86/kernel/fpu/core.c.
 pub fn signal_enter<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
 ) -> Result<(), Before> {
     access::on_this_cpu(cpu, task)?;
     access::registers_are_free(cpu, task)?;
-    access::load_initial(cpu);
-    own_registers(cpu, task);
-    task.signal = SignalStep::Idle;
+    clear(cpu, task);
     Ok(())
 }
 
 /// Begins a signal return.
-pub fn sigreturn<I: crate::registers::Image>(task: &mut Fpstate<I>) {
+pub fn sigreturn<I: Image>(task: &mut Fpstate<I>) {
+    task.wants = None;
     task.signal = SignalStep::Load;
 }
 
-/// Tries to load the registers straight from the frame.
+/// Tries to load the registers straight from the frame: what it says that it holds, the rest initial.
 ///
 /// A load that fails leaves the registers unspecified. If they were kept for another task, its claim goes
 /// with them (d8778e393afa, 2021); if they were this task's, they hold nothing that is still needed.
 ///
 /// # Errors
 /// As [`signal_enter`].
+///
+/// # Reference
+/// Linux: __fpu_restore_sig and restore_fpregs_from_user, arch/x86/kernel/fpu/signal.c.
 pub fn sigreturn_load<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
@@ -128,29 +177,107 @@ pub fn sigreturn_load<R: RegisterFile>(
 ) -> Result<FrameLoad, Before> {
     access::on_this_cpu(cpu, task)?;
     access::registers_are_free(cpu, task)?;
-    let rfbm = cpu.rfbm();
-    let load = match cpu.regs.restore_user(rfbm, frame) {
-        Ok(()) => FrameLoad::Loaded,
+    let rfbm = in_frame(cpu, task);
+    let Ok(contents) = frame.contents(rfbm.of(cpu.regs.enabled())) else {
+        clear(cpu, task);
+        return Ok(FrameLoad::Refused);
+    };
+    cpu.update_xfd(task);
+    // Before the rest: in the standard format, AVX brings an MXCSR along.
+    let all = cpu.regs.enabled().without(Component::PKRU);
+    cpu.regs.restore_initial(Rfbm::new(all - contents.components));
+    let restored = if contents.legacy_only {
+        cpu.regs.restore_user_legacy(frame)
+    } else {
+        cpu.regs.restore_user(Rfbm::new(contents.components), frame)
+    };
+    match restored {
+        Ok(()) => {
+            cpu.regs.set_pkru(contents.pkru);
+            own_registers(cpu, task);
+            Ok(FrameLoad::Loaded)
+        }
         Err(Fault::Page) => {
             if task.need_fpu_load {
                 cpu.slot.invalidate();
             }
             task.signal = SignalStep::LoadFaulted;
-            return Ok(FrameLoad::Faulted);
+            Ok(FrameLoad::Faulted)
         }
         Err(_) => {
-            access::load_initial(cpu);
-            FrameLoad::Refused
+            clear(cpu, task);
+            Ok(FrameLoad::Refused)
         }
-    };
-    own_registers(cpu, task);
-    task.signal = SignalStep::Idle;
-    Ok(load)
+    }
 }
 
-/// The registers were just written with a new state of the task; nothing else holds it.
+/// Tries to make the frame's state the task's image, by the way of a kernel buffer: the slow path. The registers are
+/// nobody's afterwards if they were the task's, and the image is the truth, or the task is as behind a frame that is
+/// refused.
+///
+/// # Errors
+/// As [`signal_enter`].
+///
+/// # Reference
+/// Linux: __fpu_restore_sig, arch/x86/kernel/fpu/signal.c, for 32-bit frames.
+pub fn sigreturn_copy<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+    frame: &R::Frame,
+) -> Result<FrameLoad, Before> {
+    access::on_this_cpu(cpu, task)?;
+    let contents = frame.contents(in_frame(cpu, task).of(cpu.regs.enabled()));
+    let copied = contents.and_then(|contents| {
+        frame.copy_to(contents, &mut task.image)?;
+        Ok(contents.pkru)
+    });
+    match copied {
+        Ok(pkru) => {
+            give_registers_up(cpu, task);
+            task.given_up = false;
+            pkru::set_current(cpu, task, pkru);
+            task.signal = SignalStep::Idle;
+            Ok(FrameLoad::Copied)
+        }
+        Err(Fault::Page) if contents.is_ok() => {
+            give_registers_up(cpu, task);
+            task.signal = SignalStep::LoadFaulted;
+            Ok(FrameLoad::Faulted)
+        }
+        Err(_) => {
+            access::registers_are_free(cpu, task)?;
+            clear(cpu, task);
+            Ok(FrameLoad::Refused)
+        }
+    }
+}
+
+/// What a frame of the task holds: everything that it has room for, but for PKRU, which is written and read apart.
+fn in_frame<R: RegisterFile>(cpu: &PreemptOff<'_, R>, task: &Fpstate<R::Image>) -> Rfbm {
+    Rfbm::new((cpu.regs.enabled() & task.image.room()).without(Component::PKRU))
+}
+
+/// Nothing that the registers hold is the task's any more; memory is what counts.
+fn give_registers_up<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
+    if cpu.slot.owner == Some(task.id()) {
+        cpu.slot.invalidate();
+    }
+    task.need_fpu_load = true;
+    task.invalidate();
+}
+
+/// The registers take the initial configuration and the default PKRU, and are the task's.
+fn clear<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
+    cpu.update_xfd(task);
+    access::load_initial(cpu);
+    cpu.regs.set_pkru(Pkru::DEFAULT);
+    own_registers(cpu, task);
+}
+
+/// The registers were just written with a new state of the task; nothing else holds it, and the signal is over.
 fn own_registers<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
     access::registers_are_truth(cpu, task, Load::Restored);
     task.given_up = false;
     access::claim(cpu, task);
+    task.signal = SignalStep::Idle;
 }

@@ -1,7 +1,7 @@
 //! Entry, switch and return: where a policy decides.
 
 use super::{
-    Before, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SaveRule, access, pkru, policy::Facts,
+    Before, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SaveRule, access, guest, pkru, policy::Facts,
 };
 use crate::{CpuId, EntryKind, registers::RegisterFile};
 
@@ -22,27 +22,29 @@ pub fn entry<R: RegisterFile, P: Policy>(
 ) -> Result<Save, Before> {
     let facts = facts(cpu, task);
     let user_on = task.user_on.take();
-    match policy.entry(kind, facts) {
+    let save = match policy.entry(kind, facts) {
         SaveRule::GiveUp if kind == EntryKind::SystemCall => {
             task.given_up = true;
-            Ok(Save::Kept)
+            Save::Kept
         }
         // No program gives anything up where it did not ask for the kernel.
-        SaveRule::Keep | SaveRule::GiveUp => Ok(Save::Kept),
+        SaveRule::Keep | SaveRule::GiveUp => Save::Kept,
         SaveRule::Save => match access::copy_to_memory(cpu, task) {
             Ok(save) => {
                 // Behind an armed trap the registers can be another task's only copy.
                 if cpu.slot.owner == Some(task.id()) {
                     cpu.slot.invalidate();
                 }
-                Ok(save)
+                save
             }
             Err(before) => {
                 task.user_on = user_on;
-                Err(before)
+                return Err(before);
             }
         },
-    }
+    };
+    guest::left(cpu, task);
+    Ok(save)
 }
 
 /// The current task, in the kernel, is switched out.
@@ -131,6 +133,8 @@ pub fn return_to_user<R: RegisterFile, P: Policy>(
         task.given_up = false;
     }
     task.user_on = Some(cpu.cpu());
+    // An instruction that was not granted what it wants comes to it again.
+    task.wants = None;
     Ok(load)
 }
 

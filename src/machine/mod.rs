@@ -31,16 +31,22 @@
 
 mod apply;
 mod outcome;
+mod outside;
 mod require;
+mod signals;
+mod switching;
 mod task;
 
-pub use crate::error::Current;
+pub use crate::error::{Current, RegsetError};
 pub use outcome::{Done, Outcome};
 pub use task::Task;
 
 use crate::{
     CpuId, TaskId,
-    fpu::{Before, Fpstate, OwnerSlot, Policy, PreemptOff, Save, copy_to_memory, entry},
+    fpu::{
+        Before, Fpstate, OwnerSlot, PkruMode, PkruNeedsEager, Policy, PreemptOff, Save, copy_to_memory,
+        entry, online,
+    },
     registers::RegisterFile,
 };
 use alloc::vec::Vec;
@@ -84,6 +90,7 @@ impl<R: RegisterFile> Cpu<R> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Machine<R: RegisterFile, P> {
     policy: P,
+    pkru_mode: PkruMode,
     blank: R,
     cpus: Vec<Cpu<R>>,
     tasks: Vec<Task<R>>,
@@ -101,17 +108,31 @@ impl<R: RegisterFile + Clone, P: Policy> Machine<R, P> {
     /// A machine whose CPUs, at least one, all have the registers `regs` after reset.
     pub fn with_registers(policy: P, cpus: usize, mut regs: R) -> Self {
         regs.reset();
-        let mut machine = Self { policy, blank: regs, cpus: Vec::new(), tasks: Vec::new() };
+        let pkru_mode = PkruMode::Eager;
+        let mut machine = Self { policy, pkru_mode, blank: regs, cpus: Vec::new(), tasks: Vec::new() };
         machine.grow_cpus(cpus.max(1));
         machine
+    }
+
+    /// The same machine, new and otherwise like this, that switches PKRU in another way.
+    ///
+    /// # Errors
+    /// [`PkruNeedsEager`] under a policy that lets user code run before its registers are loaded.
+    pub fn with_pkru(self, pkru_mode: PkruMode) -> Result<Self, PkruNeedsEager> {
+        pkru_mode.check(&self.policy)?;
+        let Self { policy, blank, cpus, .. } = self;
+        let mut machine = Self { policy, pkru_mode, blank, cpus: Vec::new(), tasks: Vec::new() };
+        machine.grow_cpus(cpus.len());
+        Ok(machine)
     }
 
     /// Adds CPUs until there are `cpus`.
     pub fn grow_cpus(&mut self, cpus: usize) {
         while self.cpus.len() < cpus {
-            let slot = OwnerSlot::new(CpuId(self.cpus.len() as u32));
-            let regs = self.blank.clone();
-            self.cpus.push(Cpu { slot, regs, current: Current::Idle, online: true });
+            let slot = OwnerSlot::with_pkru(CpuId(self.cpus.len() as u32), self.pkru_mode);
+            let mut cpu = Cpu { slot, regs: self.blank.clone(), current: Current::Idle, online: true };
+            online(&mut cpu.section());
+            self.cpus.push(cpu);
         }
     }
 }
@@ -120,6 +141,11 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
     /// The policy.
     pub fn policy(&self) -> &P {
         &self.policy
+    }
+
+    /// How PKRU is switched.
+    pub fn pkru_mode(&self) -> PkruMode {
+        self.pkru_mode
     }
 
     /// The CPUs, in the order of their numbers.

@@ -1,8 +1,8 @@
 //! What an event did.
 
 use crate::{
-    Value,
-    fpu::{Before, FrameLoad, FrameSave, Load, Save},
+    Pkru, Value,
+    fpu::{Before, DynamicUse, FrameLoad, FrameSave, Load, Save, UserAccess},
 };
 use core::fmt;
 
@@ -22,6 +22,12 @@ pub struct Outcome {
     pub frame_load: Option<FrameLoad>,
     /// The value that was read.
     pub value: Option<Value>,
+    /// The PKRU that was read.
+    pub pkru: Option<Pkru>,
+    /// What became of an access to user memory.
+    pub user_memory: Option<UserAccess>,
+    /// What became of the use of a dynamic component.
+    pub dynamic: Option<DynamicUse>,
 }
 
 /// Something that had to be done first.
@@ -110,16 +116,33 @@ impl fmt::Display for Outcome {
         match self.frame_save {
             Some(FrameSave::Saved) => part(f, format_args!("frame written"))?,
             Some(FrameSave::Faulted) => part(f, format_args!("frame faulted"))?,
+            Some(FrameSave::Failed) => part(f, format_args!("frame not mapped"))?,
             None => {}
         }
         match self.frame_load {
             Some(FrameLoad::Loaded) => part(f, format_args!("frame loaded"))?,
+            Some(FrameLoad::Copied) => part(f, format_args!("frame copied"))?,
             Some(FrameLoad::Faulted) => part(f, format_args!("frame faulted"))?,
             Some(FrameLoad::Refused) => part(f, format_args!("frame refused, initialised"))?,
             None => {}
         }
         if let Some(value) = self.value {
             part(f, format_args!("read {value}"))?;
+        }
+        if let Some(pkru) = self.pkru {
+            part(f, format_args!("read {pkru}"))?;
+        }
+        match self.user_memory {
+            Some(UserAccess::Allowed) => part(f, format_args!("access allowed"))?,
+            Some(UserAccess::Denied) => part(f, format_args!("access denied"))?,
+            None => {}
+        }
+        match self.dynamic {
+            Some(DynamicUse::Asked) => part(f, format_args!("asked for room"))?,
+            Some(DynamicUse::NotPermitted) => part(f, format_args!("not permitted"))?,
+            Some(DynamicUse::Grown) => part(f, format_args!("grown"))?,
+            Some(DynamicUse::NoRoom) => part(f, format_args!("no room"))?,
+            None => {}
         }
         if separator.is_empty() {
             f.write_str("–")?;

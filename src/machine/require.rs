@@ -3,7 +3,7 @@
 use super::{Current, Machine, Task};
 use crate::{
     Component, CpuId, EventError, TaskId,
-    fpu::{Policy, SignalStep},
+    fpu::{Policy, SignalStep, TaskKind},
     registers::RegisterFile,
 };
 
@@ -17,11 +17,12 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         if found.online { Ok(found) } else { Err(EventError::Offline(cpu)) }
     }
 
-    /// An online CPU with no kernel FPU section open.
+    /// An online CPU with no kernel FPU section open, and no softirq being served.
     pub(super) fn free_cpu(&self, cpu: CpuId) -> Result<&super::Cpu<R>, EventError> {
         let found = self.online_cpu(cpu)?;
         match found.slot.kernel_fpu() {
             Some(open) => Err(EventError::InKernelFpu { cpu, open }),
+            None if found.slot.in_softirq() => Err(EventError::InSoftIrq(cpu)),
             None => Ok(found),
         }
     }
@@ -70,7 +71,25 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         Ok(task)
     }
 
-    /// The same, at one of these steps of a signal.
+    pub(super) fn guest_not_loaded(&self, task: TaskId) -> Result<(), EventError> {
+        if self.known_task(task)?.fpstate.has_guest_loaded() {
+            Err(EventError::GuestLoaded(task))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The live user task that runs in the kernel on a CPU, with its guest's state loaded.
+    pub(super) fn with_guest(&self, cpu: CpuId) -> Result<TaskId, EventError> {
+        let task = self.user_kernel_side(cpu)?;
+        if self.known_task(task)?.fpstate.has_guest_loaded() {
+            Ok(task)
+        } else {
+            Err(EventError::GuestNotLoaded(task))
+        }
+    }
+
+    /// The same with its own state loaded, at one of these steps of a signal.
     pub(super) fn at_step(
         &self,
         cpu: CpuId,
@@ -78,11 +97,22 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         expected: &'static str,
     ) -> Result<TaskId, EventError> {
         let task = self.user_kernel_side(cpu)?;
+        self.guest_not_loaded(task)?;
         let step = self.known_task(task)?.fpstate.signal();
         if steps.contains(&step) { Ok(task) } else { Err(EventError::WrongStep { task, step, expected }) }
     }
 
-    /// The task that runs user code on a CPU.
+    /// The task whose program runs on a CPU, not its guest.
+    pub(super) fn program_side(&self, cpu: CpuId) -> Result<TaskId, EventError> {
+        let task = self.user_side(cpu)?;
+        if self.known_task(task)?.fpstate.is_in_guest() {
+            Err(EventError::InGuest { cpu, task })
+        } else {
+            Ok(task)
+        }
+    }
+
+    /// The task that runs user code, or its guest, on a CPU.
     pub(super) fn user_side(&self, cpu: CpuId) -> Result<TaskId, EventError> {
         self.online_cpu(cpu)?;
         let task = self.running(cpu)?;
@@ -106,6 +136,15 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         }
     }
 
+    pub(super) fn not_switching(&self, cpu: CpuId) -> Result<(), EventError> {
+        match self.existing_cpu(cpu)?.current {
+            current @ Current::Switching => {
+                Err(EventError::Busy { cpu, current, expected: "the end of the switch first" })
+            }
+            Current::Idle | Current::Task(_) => Ok(()),
+        }
+    }
+
     pub(super) fn not_running(&self, task: TaskId) -> Result<(), EventError> {
         match self.known_task(task)?.on {
             Some(cpu) => Err(EventError::Running { task, cpu }),
@@ -113,12 +152,19 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         }
     }
 
-    /// A CPU on which no user task runs, in no kernel FPU section.
+    /// A CPU on which nobody runs who would miss registers or PKRU, in no kernel FPU section.
     pub(super) fn without_user_task(&self, cpu: CpuId) -> Result<(), EventError> {
         let current = self.free_cpu(cpu)?.current;
         match current {
             Current::Idle => Ok(()),
-            Current::Task(task) if !self.known_task(task)?.fpstate.is_user() => Ok(()),
+            Current::Task(task)
+                if matches!(
+                    self.known_task(task)?.fpstate.kind(),
+                    TaskKind::KernelThread | TaskKind::Exited
+                ) =>
+            {
+                Ok(())
+            }
             _ => Err(EventError::Busy { cpu, current, expected: "idle, or no user task running" }),
         }
     }
@@ -133,6 +179,14 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
                 if expected == new { Ok(slot) } else { Err(EventError::NotNext { new, expected }) }
             }
         }
+    }
+
+    pub(super) fn has_pkru(&self) -> Result<(), EventError> {
+        if self.blank.pkru().is_some() { Ok(()) } else { Err(EventError::NoComponent(Component::PKRU)) }
+    }
+
+    pub(super) fn dynamic_component(&self, component: Component) -> Result<(), EventError> {
+        if self.blank.dynamic().contains(component) { Ok(()) } else { Err(EventError::NotDynamic(component)) }
     }
 
     pub(super) fn image_component(&self, component: Component) -> Result<(), EventError> {

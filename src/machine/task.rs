@@ -2,8 +2,8 @@
 
 use crate::{
     CpuId, TaskId,
-    fpu::{Fpstate, TaskKind},
-    registers::RegisterFile,
+    fpu::{Fpstate, PkruMode, TaskKind},
+    registers::{Image, RegisterFile},
 };
 use alloc::vec::Vec;
 
@@ -19,8 +19,13 @@ impl<R: RegisterFile> Task<R> {
     /// How many signal frames a machine keeps for a task; a further one makes it forget the oldest.
     pub const MOST_FRAMES: usize = 4;
 
-    pub(super) fn new(id: TaskId, kind: TaskKind, regs: &R) -> Self {
-        Self { fpstate: Fpstate::new(id, kind, regs.new_image()), on: None, frames: Vec::new() }
+    pub(super) fn new(id: TaskId, kind: TaskKind, regs: &R, pkru_mode: PkruMode) -> Self {
+        let fpstate = Fpstate::new(id, kind, regs.new_image());
+        let fpstate = match pkru_mode {
+            PkruMode::Eager => fpstate,
+            PkruMode::InXsave => fpstate.with_pkru_in_image(),
+        };
+        Self { fpstate, on: None, frames: Vec::new() }
     }
 
     /// The fpstate.
@@ -53,7 +58,7 @@ impl<R: RegisterFile> Task<R> {
         if self.frames.len() == Self::MOST_FRAMES {
             self.frames.remove(0);
         }
-        self.frames.push(regs.new_frame());
+        self.frames.push(regs.frame_with_room(self.fpstate.image().room()));
     }
 
     /// Drops the newest frame.

@@ -1,21 +1,29 @@
 //! The abstract register file: a small number a component.
 //!
-//! For exhaustive exploration and replay, where a machine state has to be a few dozen bytes. Two components
+//! For exhaustive exploration and replay, where a machine state has to be a few dozen bytes. Three components
 //! stand for all: SSE (legacy, in every image) and AVX (extended), because a partial load or save shows only
-//! where there are two.
+//! where there are two; and TILEDATA, which is dynamic.
 
-use super::{Fault, Frame, Image, Program, RegisterFile, Unsupported};
+use super::{Fault, Frame, FrameContents, Image, Program, RegisterFile, Unsupported};
 use crate::{Component, ComponentSet, FrameChange, Pkru, Rfbm, Value, xstate::lane};
 
-const COMPONENTS: [Component; 2] = [Component::SSE, Component::AVX];
+const COMPONENTS: [Component; 3] = [Component::SSE, Component::AVX, Component::TILEDATA];
 
-const NO_ROOM: Unsupported = Unsupported("a component other than SSE and AVX");
+const DYNAMIC: ComponentSet = ComponentSet::EMPTY.with(Component::TILEDATA);
+
+/// What every image has room for.
+const BASE: ComponentSet =
+    ComponentSet::EMPTY.with(Component::SSE).with(Component::AVX).with(Component::PKRU);
+
+const NO_ROOM: Unsupported = Unsupported("a component that the image has no room for");
+
+type Values = [Value; COMPONENTS.len()];
 
 fn index(component: Component) -> Option<usize> {
     COMPONENTS.iter().position(|known| *known == component)
 }
 
-/// Registers that hold a [`Value`] for SSE, one for AVX, and PKRU.
+/// Registers that hold a [`Value`] for SSE, one for AVX, one for TILEDATA, and PKRU and IA32_XFD.
 ///
 /// ```
 /// use fpuswitch::{Component, Rfbm, Value, registers::{AbstractRegs, Image, Program, RegisterFile}};
@@ -30,54 +38,78 @@ fn index(component: Component) -> Option<usize> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AbstractRegs {
-    values: [Value; COMPONENTS.len()],
+    values: Values,
     pkru: Pkru,
+    xfd: ComponentSet,
 }
 
 impl Default for AbstractRegs {
     /// Registers as after reset.
     fn default() -> Self {
-        Self { values: [Value::INITIAL; COMPONENTS.len()], pkru: Pkru(0) }
+        Self { values: [Value::INITIAL; COMPONENTS.len()], pkru: Pkru(0), xfd: ComponentSet::EMPTY }
     }
 }
 
-/// What an abstract image or frame holds besides its values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Form {
-    Whole,
-    /// Refused by a restore (#GP).
-    BadHeader,
-    /// The legacy region only: a restore finds the extended components in their initial configuration.
-    Short,
+impl AbstractRegs {
+    /// Changes the components of `rfbm` that there are.
+    fn each(&mut self, rfbm: Rfbm, mut value: impl FnMut(usize, Component) -> Value) {
+        for (i, component) in COMPONENTS.iter().enumerate() {
+            if rfbm.contains(*component) {
+                self.values[i] = value(i, *component);
+            }
+        }
+    }
+
+    /// The worst that "unspecified" allows.
+    fn tear(&mut self, rfbm: Rfbm) {
+        self.each(rfbm, |_, _| Value::UNSPECIFIED);
+    }
 }
 
 /// An image of [`AbstractRegs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AbstractImage {
-    values: [Value; COMPONENTS.len()],
-    form: Form,
+    values: Values,
+    pkru: Pkru,
+    has_tiles: bool,
+    is_bad: bool,
 }
 
 impl AbstractImage {
     /// An image that a restore refuses, for tests of what happens then.
-    pub const BAD_HEADER: Self = Self { values: [Value::INITIAL; COMPONENTS.len()], form: Form::BadHeader };
+    pub const BAD_HEADER: Self = Self { is_bad: true, ..Self::BLANK };
 
-    const BLANK: Self = Self { values: [Value::INITIAL; COMPONENTS.len()], form: Form::Whole };
+    const BLANK: Self =
+        Self { values: [Value::INITIAL; COMPONENTS.len()], pkru: Pkru(0), has_tiles: false, is_bad: false };
 }
 
 impl Image for AbstractImage {
     fn reset(&mut self) {
-        *self = Self::BLANK;
+        *self = Self { has_tiles: self.has_tiles, ..Self::BLANK };
     }
 
-    /// Every image has room for every component there is.
+    fn room(&self) -> ComponentSet {
+        if self.has_tiles { BASE | DYNAMIC } else { BASE }
+    }
+
     fn grow(&mut self, components: ComponentSet) -> Result<(), Unsupported> {
-        let mut kept = components.without(Component::PKRU).iter();
-        if kept.all(|component| self.has_room_for(component)) { Ok(()) } else { Err(NO_ROOM) }
+        if components - BASE - DYNAMIC != ComponentSet::EMPTY {
+            return Err(NO_ROOM);
+        }
+        self.has_tiles |= components.contains(Component::TILEDATA);
+        Ok(())
     }
 
-    fn has_room_for(&self, component: Component) -> bool {
-        index(component).is_some()
+    fn copy_from(&mut self, other: &Self) {
+        let has_tiles = self.has_tiles;
+        *self = Self { has_tiles, ..*other };
+        if !has_tiles {
+            self.values[2] = Value::INITIAL;
+        }
+    }
+
+    fn is_restorable(&self) -> bool {
+        !self.is_bad
     }
 
     fn get(&self, component: Component) -> Value {
@@ -85,31 +117,123 @@ impl Image for AbstractImage {
     }
 
     fn set(&mut self, component: Component, value: Value) -> Result<(), Unsupported> {
-        let i = index(component).ok_or(NO_ROOM)?;
+        let i = index(component).filter(|_| self.has_room_for(component)).ok_or(NO_ROOM)?;
         self.values[i] = value;
         Ok(())
     }
+
+    fn pkru(&self) -> Pkru {
+        self.pkru
+    }
+
+    fn set_pkru(&mut self, pkru: Pkru) {
+        self.pkru = pkru;
+    }
 }
 
-/// A signal frame of [`AbstractRegs`]: an image whose page may be absent.
+/// A signal frame of [`AbstractRegs`]: an image on two pages, with what makes it another than the kernel wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AbstractFrame {
     image: AbstractImage,
-    present: bool,
+    first_absent: bool,
+    rest_absent: bool,
+    unmapped: bool,
+    bad_header: bool,
+    bad_mxcsr: bool,
+    /// The software bytes do not hold.
+    legacy_only: bool,
+    short: bool,
+}
+
+impl AbstractFrame {
+    const fn of(image: AbstractImage) -> Self {
+        Self {
+            image,
+            first_absent: false,
+            rest_absent: false,
+            unmapped: false,
+            bad_header: false,
+            bad_mxcsr: false,
+            legacy_only: false,
+            short: false,
+        }
+    }
+
+    fn value(&self, component: Component) -> Value {
+        let legacy = ComponentSet::LEGACY.contains(component);
+        if self.short && !legacy { Value::INITIAL } else { self.image.get(component) }
+    }
+
+    fn check_present(&self) -> Result<(), Fault> {
+        if self.first_absent || self.rest_absent || self.unmapped { Err(Fault::Page) } else { Ok(()) }
+    }
+
+    /// As an access meets it that stays within the legacy region, which is on the first page.
+    fn legacy(&self) -> Self {
+        Self { rest_absent: false, bad_header: false, ..*self }
+    }
 }
 
 impl Frame for AbstractFrame {
-    fn fault_in(&mut self) {
-        self.present = true;
+    type Image = AbstractImage;
+
+    fn fault_in(&mut self) -> Result<(), Fault> {
+        if self.unmapped {
+            return Err(Fault::Page);
+        }
+        (self.first_absent, self.rest_absent) = (false, false);
+        Ok(())
     }
 
-    fn change(&mut self, change: FrameChange) {
+    fn change(&mut self, change: FrameChange) -> Result<(), Unsupported> {
         match change {
-            FrameChange::Absent => self.present = false,
-            FrameChange::BadHeader => self.image.form = Form::BadHeader,
-            FrameChange::Short if self.image.form == Form::Whole => self.image.form = Form::Short,
-            FrameChange::Short => {}
+            FrameChange::Absent => (self.first_absent, self.rest_absent) = (true, true),
+            FrameChange::RestAbsent => self.rest_absent = true,
+            FrameChange::Unmapped => self.unmapped = true,
+            FrameChange::BadHeader => self.bad_header = true,
+            FrameChange::BadMxcsr => self.bad_mxcsr = true,
+            FrameChange::BadMagic | FrameChange::BadSize => self.legacy_only = true,
+            FrameChange::Short => (self.short, self.image.pkru) = (true, Pkru(0)),
+            FrameChange::Pkru(pkru) => self.image.pkru = pkru.unwrap_or(Pkru(0)),
         }
+        Ok(())
+    }
+
+    fn contents(&self, allowed: ComponentSet) -> Result<FrameContents, Fault> {
+        if self.unmapped {
+            return Err(Fault::Page);
+        }
+        let allowed = allowed.without(Component::PKRU);
+        Ok(if self.legacy_only {
+            let components = allowed & ComponentSet::LEGACY;
+            FrameContents { components, legacy_only: true, pkru: Pkru(0) }
+        } else {
+            let components = allowed & self.image.room();
+            FrameContents { components, legacy_only: false, pkru: self.image.pkru }
+        })
+    }
+
+    fn set_pkru(&mut self, pkru: Pkru) -> Result<(), Fault> {
+        self.check_present()?;
+        self.image.pkru = pkru;
+        Ok(())
+    }
+
+    fn copy_to(&self, contents: FrameContents, image: &mut AbstractImage) -> Result<(), Fault> {
+        let read = if contents.legacy_only { self.legacy() } else { *self };
+        read.check_present()?;
+        if read.bad_mxcsr || read.bad_header {
+            return Err(Fault::GeneralProtection);
+        }
+        let pkru = image.pkru;
+        image.reset();
+        image.pkru = pkru;
+        for (i, component) in COMPONENTS.iter().enumerate() {
+            if contents.components.contains(*component) {
+                image.values[i] = self.value(*component);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -118,15 +242,20 @@ impl RegisterFile for AbstractRegs {
     type Frame = AbstractFrame;
 
     fn enabled(&self) -> ComponentSet {
-        COMPONENTS.iter().fold(ComponentSet::EMPTY.with(Component::PKRU), |set, c| set.with(*c))
+        BASE | DYNAMIC
+    }
+
+    fn dynamic(&self) -> ComponentSet {
+        DYNAMIC
     }
 
     fn new_image(&self) -> AbstractImage {
         AbstractImage::BLANK
     }
 
-    fn new_frame(&self) -> AbstractFrame {
-        AbstractFrame { image: AbstractImage::BLANK, present: true }
+    fn frame_with_room(&self, components: ComponentSet) -> AbstractFrame {
+        let has_tiles = components.contains(Component::TILEDATA);
+        AbstractFrame::of(AbstractImage { has_tiles, ..AbstractImage::BLANK })
     }
 
     fn reset(&mut self) {
@@ -134,60 +263,66 @@ impl RegisterFile for AbstractRegs {
     }
 
     fn save(&self, rfbm: Rfbm, image: &mut AbstractImage) {
-        image.form = Form::Whole;
+        image.is_bad = false;
+        let saved = rfbm.of(image.room());
         for (i, component) in COMPONENTS.iter().enumerate() {
-            if rfbm.contains(*component) {
-                image.values[i] = self.values[i];
+            if saved.contains(*component) {
+                // A component that XFD disables is saved as if in its initial configuration.
+                let disabled = self.xfd.contains(*component);
+                image.values[i] = if disabled { Value::INITIAL } else { self.values[i] };
             }
+        }
+        if rfbm.contains(Component::PKRU) {
+            image.pkru = self.pkru;
         }
     }
 
     fn restore(&mut self, rfbm: Rfbm, image: &AbstractImage) -> Result<(), Fault> {
-        for (i, component) in COMPONENTS.iter().enumerate() {
-            let legacy = *component == Component::SSE;
-            if rfbm.contains(*component) {
-                self.values[i] = match image.form {
-                    Form::Whole => image.values[i],
-                    Form::Short if legacy => image.values[i],
-                    Form::Short => Value::INITIAL,
-                    // The worst that "unspecified" allows.
-                    Form::BadHeader => Value::UNSPECIFIED,
-                };
-            }
+        let disabled = |component: Component| {
+            self.xfd.contains(component) && rfbm.contains(component) && image.get(component) != Value::INITIAL
+        };
+        if image.is_bad || COMPONENTS.into_iter().any(disabled) {
+            self.tear(rfbm);
+            return Err(if image.is_bad { Fault::GeneralProtection } else { Fault::DeviceNotAvailable });
         }
-        match image.form {
-            Form::BadHeader => Err(Fault::GeneralProtection),
-            Form::Whole | Form::Short => Ok(()),
+        self.each(rfbm, |i, _| image.values[i]);
+        if rfbm.contains(Component::PKRU) {
+            self.pkru = image.pkru;
         }
+        Ok(())
     }
 
     fn restore_initial(&mut self, rfbm: Rfbm) {
-        for (i, component) in COMPONENTS.iter().enumerate() {
-            if rfbm.contains(*component) {
-                self.values[i] = Value::INITIAL;
-            }
+        self.each(rfbm, |_, _| Value::INITIAL);
+        if rfbm.contains(Component::PKRU) {
+            self.pkru = Pkru(0);
         }
     }
 
     fn save_user(&self, rfbm: Rfbm, frame: &mut AbstractFrame) -> Result<(), Fault> {
-        if !frame.present {
-            return Err(Fault::Page);
-        }
-        self.save(rfbm, &mut frame.image);
+        frame.check_present()?;
+        let mut image = frame.image;
+        self.save(Rfbm::new(rfbm.of(self.enabled()).without(Component::PKRU)), &mut image);
+        *frame = AbstractFrame::of(image);
         Ok(())
     }
 
     fn restore_user(&mut self, rfbm: Rfbm, frame: &AbstractFrame) -> Result<(), Fault> {
-        if !frame.present {
+        let present = frame.check_present();
+        if present.is_err() || frame.bad_header || frame.bad_mxcsr {
             // A load may have changed registers before it reached the absent page.
-            for (i, component) in COMPONENTS.iter().enumerate() {
-                if rfbm.contains(*component) {
-                    self.values[i] = Value::UNSPECIFIED;
-                }
-            }
-            return Err(Fault::Page);
+            self.tear(rfbm);
+            return present.and(Err(Fault::GeneralProtection));
         }
-        self.restore(rfbm, &frame.image)
+        let mut image = frame.image;
+        for (i, component) in COMPONENTS.iter().enumerate() {
+            image.values[i] = frame.value(*component);
+        }
+        self.restore(Rfbm::new(rfbm.of(self.enabled()).without(Component::PKRU)), &image)
+    }
+
+    fn restore_user_legacy(&mut self, frame: &AbstractFrame) -> Result<(), Fault> {
+        self.restore_user(Rfbm::new(ComponentSet::LEGACY), &frame.legacy())
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {
@@ -208,17 +343,27 @@ impl RegisterFile for AbstractRegs {
     }
 
     fn xfd(&self) -> Result<ComponentSet, Unsupported> {
-        Err(Unsupported("XFD"))
+        Ok(self.xfd)
+    }
+
+    fn set_xfd(&mut self, disabled: ComponentSet) -> Result<(), Unsupported> {
+        if disabled - DYNAMIC != ComponentSet::EMPTY {
+            return Err(Unsupported("XFD of a component that is not dynamic"));
+        }
+        self.xfd = disabled;
+        Ok(())
     }
 
     fn run(&mut self, program: Program) {
         match program {
             Program::Fill(component, value) => {
-                if let Some(i) = index(component) {
+                if let Some(i) = index(component).filter(|_| !self.xfd.contains(component)) {
                     self.values[i] = value;
                 }
             }
-            Program::FillAll(value) => self.values = [value; COMPONENTS.len()],
+            Program::FillAll(value) => {
+                COMPONENTS.iter().for_each(|component| self.run(Program::Fill(*component, value)));
+            }
             Program::Clear(component) => self.run(Program::Fill(component, Value::INITIAL)),
             Program::ChangeLane { register, lane: number, .. } => {
                 if let Some((component, _)) = lane(register, number) {

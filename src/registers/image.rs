@@ -2,21 +2,29 @@
 
 use super::{Image, Unsupported, pattern};
 use crate::{
-    Component, ComponentSet, Rfbm, Value,
-    xstate::{Area, Format, Layout, OwnedArea, Refusal, XcompBv},
+    Component, ComponentSet, Pkru, Rfbm, Value,
+    xstate::{
+        AlignedBytes, Area, Format, Layout, OwnedArea, Refusal, SOFTWARE, ViewError, XcompBv, XsaveFeatures,
+    },
 };
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 use core::hash::{Hash, Hasher};
 
 /// The image of [`SoftRegs`](super::SoftRegs) and of the host's registers: an area that it owns.
 ///
+/// It has the CPU's layout, and room for all that this enables or for a part: in the compacted format XCOMP_BV leaves
+/// the others out, in the standard format the bytes end before them.
+///
 /// Two images are equal when their components have the same values and a restore refuses neither or both for
-/// the same reason: formats, XSTATE_BV bits and the bytes behind a clear bit do not count.
+/// the same reason: formats, room, XSTATE_BV bits and the bytes behind a clear bit do not count.
 #[derive(Clone, Debug)]
 pub struct XsaveImage {
     area: OwnedArea,
     /// The form that the area has room for, whatever its header says by now.
     format: Format,
+    /// The components that it has room for, likewise, and the bytes that it takes.
+    room: ComponentSet,
+    size_bytes: usize,
     edited: bool,
     version: Version,
 }
@@ -35,8 +43,33 @@ impl PartialEq for Version {
 impl XsaveImage {
     /// An image of the initial configuration with room for all that `layout` has enabled.
     pub fn new(layout: &Layout, format: Format) -> Self {
-        let area = OwnedArea::initial(layout, format);
-        Self { format: area.format(), area, edited: false, version: Version::default() }
+        Self::with_room(layout, format, layout.enabled())
+    }
+
+    /// The same with room for those components alone that are in `room` too. x87 always is, and so is SSE in FXSAVE's
+    /// form, which has room for nothing else.
+    pub fn with_room(layout: &Layout, format: Format, room: ComponentSet) -> Self {
+        let room = possible_room(layout, format) & room;
+        if !layout.has_xsave() || format == Format::Fxsave {
+            let area = OwnedArea::initial(layout, Format::Fxsave);
+            return Self::over(area, Format::Fxsave, ComponentSet::LEGACY);
+        }
+        let own = layout.restricted_to(room);
+        let bytes = AlignedBytes::zeroed(own.size_bytes(format));
+        let mut area = Area::over(bytes, layout).expect("legacy region and header are in every size");
+        area.set_xcomp_bv(xcomp_bv(format, own.enabled()));
+        area.set_initial_values();
+        Self::over(area, format, own.enabled())
+    }
+
+    /// The image of a task on a CPU with `layout`: without room for what is dynamic there.
+    pub(super) fn of_new_task(layout: &Layout, format: Format) -> Self {
+        Self::with_room(layout, format, layout.enabled() - dynamic(layout))
+    }
+
+    fn over(area: OwnedArea, format: Format, room: ComponentSet) -> Self {
+        let (size_bytes, version) = (area.bytes().len(), Version::default());
+        Self { area, format, room, size_bytes, edited: false, version }
     }
 
     /// The area.
@@ -60,19 +93,21 @@ impl XsaveImage {
     }
 
     /// Whether a save of `saved` in `format` by a CPU with `layout` can go straight to the area: it has room, and
-    /// nothing in it is to be kept.
+    /// nothing in it is to be kept but PKRU.
     pub(super) fn takes_directly(&self, layout: &Layout, format: Format, saved: ComponentSet) -> bool {
-        self.is_of(layout, format) && layout.enabled().without(Component::PKRU).is_subset_of(saved)
+        self.is_of(layout, format) && self.room.without(Component::PKRU).is_subset_of(saved)
     }
 
     fn is_of(&self, layout: &Layout, format: Format) -> bool {
-        let has_room = self.area.bytes().len() >= layout.size_bytes(format);
+        let has_room = self.area.bytes().len() >= self.size_bytes;
         has_room && self.format == format && self.area.layout() == layout
     }
 
-    /// Has the components `saved` saved in `format` by a CPU with `layout`: straight to the area, or by the way over
-    /// one of the CPU's own, so that what is not saved stays. The image of another CPU, or one in another form,
-    /// becomes this one's.
+    /// Has those of the components `saved` that there is room for saved in `format` by a CPU with `layout`: straight
+    /// to the area, or by the way over one of the CPU's own, so that what is not saved stays. The image of another
+    /// CPU, or one in another form, becomes this one's.
+    ///
+    /// `save` is given the area and the components that have their place in it afterwards.
     ///
     /// The header is cleared before: no instruction writes its reserved bytes, and XSAVE not even XCOMP_BV, so
     /// that whatever is there would make the next restore fault.
@@ -81,34 +116,76 @@ impl XsaveImage {
         layout: &Layout,
         format: Format,
         saved: ComponentSet,
-        save: impl FnOnce(&mut OwnedArea),
+        save: impl FnOnce(&mut OwnedArea, ComponentSet),
     ) {
         if self.takes_directly(layout, format, saved) {
+            let kept = Some(self.pkru()).filter(|_| !saved.contains(Component::PKRU));
             self.area.clear_header();
-            save(&mut self.area);
+            save(&mut self.area, self.room);
+            if let Some(pkru) = kept {
+                self.set_pkru(pkru);
+            }
             self.edited = false;
             self.version = Version::default();
             return;
         }
         let is_good = self.refusal().is_none();
         if !is_good || !self.is_of(layout, format) {
-            let before = core::mem::replace(self, Self::new(layout, format));
+            let mut own = Self::of_new_task(layout, format);
+            own.room_for(self.room & possible_room(layout, format));
+            let before = core::mem::replace(self, own);
+            self.set_pkru(before.pkru());
             if is_good {
-                self.take(layout.enabled(), &before.area);
+                self.take(self.room, &before.area);
             }
         }
+        let saved = saved & self.room;
         let mut own = OwnedArea::initial(layout, format);
-        save(&mut own);
+        save(&mut own, saved);
         self.take(saved, &own);
+    }
+
+    /// Makes room for components that it can have room for; what is there stays.
+    fn room_for(&mut self, components: ComponentSet) {
+        if components.is_subset_of(self.room) {
+            return;
+        }
+        let mut larger = Self::with_room(self.area.layout(), self.format, self.room | components);
+        larger.take(self.room, &self.area);
+        let reserved = larger.area.reserved_header_bytes_mut();
+        reserved.copy_from_slice(self.area.reserved_header_bytes());
+        *self = larger;
+    }
+
+    /// Takes over what a signal frame's `area` holds of `components`, or the legacy region alone; the rest but PKRU
+    /// becomes initial.
+    ///
+    /// # Errors
+    /// Why a kernel refuses the image, and nothing is changed.
+    pub(super) fn take_frame<B: AsRef<[u8]>>(
+        &mut self,
+        area: &Area<B>,
+        components: ComponentSet,
+        legacy_only: bool,
+    ) -> Result<(), ViewError> {
+        let mut taken = Self::with_room(self.area.layout(), self.format, self.room);
+        if legacy_only {
+            taken.area.set_user_fpregs(&area.bytes()[..SOFTWARE.end])?;
+        } else {
+            taken.area.take_signal_frame(area, components, self.room)?;
+        }
+        taken.set_pkru(self.pkru());
+        *self = taken;
+        Ok(())
     }
 
     pub(super) fn version(&self) -> &Version {
         &self.version
     }
 
-    /// What a restore of everything would refuse.
+    /// What a restore of everything that it has room for would refuse.
     pub fn refusal(&self) -> Option<Refusal> {
-        refusal(&self.area)
+        refusal(&self.area, self.room)
     }
 
     /// Takes over the components in `from` that `components` names.
@@ -118,7 +195,7 @@ impl XsaveImage {
 }
 
 /// Copies the components that `components` names; those that have no place in one of the two are passed over.
-pub(super) fn copy<B, C>(components: ComponentSet, from: &Area<B>, to: &mut Area<C>)
+fn copy<B, C>(components: ComponentSet, from: &Area<B>, to: &mut Area<C>)
 where
     B: AsRef<[u8]>,
     C: AsRef<[u8]> + AsMut<[u8]>,
@@ -147,17 +224,30 @@ impl Hash for XsaveImage {
     }
 }
 
-/// What a restore of everything would refuse.
-pub(super) fn refusal<B: AsRef<[u8]>>(area: &Area<B>) -> Option<Refusal> {
-    area.check(area.format(), Rfbm::ALL).err()
+/// What a restore of everything would refuse where there is room for `room`.
+pub(super) fn refusal<B: AsRef<[u8]>>(area: &Area<B>, room: ComponentSet) -> Option<Refusal> {
+    area.check(area.format(), Rfbm::new(room)).err()
 }
 
-/// Makes every restore refuse the image: by its header, or by MXCSR where there is none.
-pub(super) fn spoil<B: AsRef<[u8]> + AsMut<[u8]>>(area: &mut Area<B>) {
-    match area.reserved_header_bytes_mut().first_mut() {
-        Some(byte) => *byte = 0xff,
-        None => area.legacy_mut().set_mxcsr(u32::MAX),
-    }
+/// Whether a CPU with `layout` has an instruction that restores the area as it is.
+pub(super) fn is_own<B: AsRef<[u8]>>(area: &Area<B>, layout: &Layout) -> bool {
+    area.layout() == layout && (area.format() != Format::Fxsave || !layout.has_xsave())
+}
+
+/// The dynamic components of a CPU: those enabled that XFD can disable.
+pub(super) fn dynamic(layout: &Layout) -> ComponentSet {
+    let has_xfd = layout.has_xsave() && layout.features().contains(XsaveFeatures::XFD);
+    let dynamic = layout.places().iter().filter(|place| has_xfd && place.is_dynamic);
+    dynamic.fold(ComponentSet::EMPTY, |set, place| set.with(place.component)) & layout.enabled()
+}
+
+/// All that an image in that form can have room for.
+fn possible_room(layout: &Layout, format: Format) -> ComponentSet {
+    if format == Format::Fxsave { ComponentSet::LEGACY } else { layout.enabled() }
+}
+
+fn xcomp_bv(format: Format, room: ComponentSet) -> XcompBv {
+    if format == Format::Compacted { XcompBv::compacted(room) } else { XcompBv::STANDARD }
 }
 
 /// Hashes what [`Area::same_values`] compares: areas with the same values give the same.
@@ -174,20 +264,33 @@ pub(super) fn hash_values<B: AsRef<[u8]>, H: Hasher>(area: &Area<B>, state: &mut
 
 impl Image for XsaveImage {
     fn reset(&mut self) {
-        let enabled = self.area.layout().enabled();
-        let compacted = self.format == Format::Compacted;
-        let xcomp_bv = if compacted { XcompBv::compacted(enabled) } else { XcompBv::STANDARD };
+        let xcomp_bv = xcomp_bv(self.format, self.room);
         self.area_mut().set_xcomp_bv(xcomp_bv);
         self.area_mut().set_initial_values();
     }
 
-    fn grow(&mut self, components: ComponentSet) -> Result<(), Unsupported> {
-        let mut wanted = components.without(Component::PKRU).iter();
-        if wanted.all(|component| self.area.has_room_for(component)) { Ok(()) } else { Err(NO_ROOM) }
+    fn room(&self) -> ComponentSet {
+        self.room
     }
 
-    fn has_room_for(&self, component: Component) -> bool {
-        self.area.has_room_for(component)
+    fn grow(&mut self, components: ComponentSet) -> Result<(), Unsupported> {
+        if !components.is_subset_of(possible_room(self.area.layout(), self.format)) {
+            return Err(NO_ROOM);
+        }
+        self.room_for(components);
+        Ok(())
+    }
+
+    fn copy_from(&mut self, other: &Self) {
+        if self.room == other.room {
+            return self.clone_from(other);
+        }
+        self.reset();
+        self.take(self.room, &other.area);
+    }
+
+    fn is_restorable(&self) -> bool {
+        self.refusal().is_none()
     }
 
     fn get(&self, component: Component) -> Value {
@@ -195,12 +298,42 @@ impl Image for XsaveImage {
     }
 
     fn set(&mut self, component: Component, value: Value) -> Result<(), Unsupported> {
+        if !self.has_room_for(component) {
+            return Err(NO_ROOM);
+        }
         let size = self.area.size_of(component).map_err(|_| NO_ROOM)?;
         let written = match value {
             Value::INITIAL => self.area_mut().set_initial(component),
             _ => self.area_mut().set_component(component, &pattern::bytes(component, size, value)),
         };
         written.map_err(|_| NO_ROOM)
+    }
+
+    fn pkru(&self) -> Pkru {
+        self.area.pkru_component().unwrap_or(Pkru(0))
+    }
+
+    fn set_pkru(&mut self, pkru: Pkru) {
+        set_pkru(self.area_mut(), pkru);
+    }
+
+    fn regset(&self, pkru: Pkru) -> Result<Vec<u8>, ViewError> {
+        Ok(self.area.regset(pkru)?.bytes().to_vec())
+    }
+
+    fn set_regset(&mut self, regset: &[u8]) -> Result<Pkru, ViewError> {
+        let room = self.room;
+        self.area_mut().set_regset(regset, room)
+    }
+}
+
+/// Writes PKRU, where there is a place for it: a clear bit is 0.
+pub(super) fn set_pkru<B: AsRef<[u8]> + AsMut<[u8]>>(area: &mut Area<B>, pkru: Pkru) {
+    if pkru == Pkru(0) {
+        // An error is that there is no place.
+        let _ = area.set_initial(Component::PKRU);
+    } else {
+        area.put_pkru(pkru);
     }
 }
 

@@ -110,3 +110,4 @@ pub(crate) use legacy::{SSE_BYTES, X87_BYTES};
 pub(crate) use register::lane;
 pub use register::{Register, RegisterValue, UnknownRegister};
 pub use views::{FrameKind, LegacyOnly, NoteError, SignalFrame, Tag, TagWord, ViewError};
+pub(crate) use views::{MAGIC1_AT, MAGIC2_BYTES, SOFTWARE, XSTATE_SIZE_AT};

@@ -3,7 +3,7 @@
 use super::{both, host, same_registers};
 use fpuswitch::{
     Component, Rfbm, Value,
-    registers::{Fault, HostFrame, Program, RegisterFile, SoftFrame},
+    registers::{Fault, Frame, HostFrame, Program, RegisterFile, SoftFrame},
     xstate::SaveInstruction,
 };
 
@@ -23,7 +23,7 @@ fn hardware_faults_where_software_does() {
     let (soft, mut host) = both(&host, SaveInstruction::best(host.layout())).expect("the best one is there");
     let mut soft = soft;
     let all: Vec<_> = host.layout().enabled().without(Component::PKRU).iter().collect();
-    let size = soft.new_frame().image().area().bytes().len();
+    let size = soft.new_frame().image().bytes().len();
     let mut faults = 0;
     for components in [&all[..], &all[..2]] {
         soft.reset();
@@ -61,6 +61,19 @@ fn hardware_faults_where_software_does() {
                     host_after.restore_user(Rfbm::ALL, &host_frame),
                 );
                 faults += agree("restore", loaded, nothing_absent, boundary);
+                let contents = soft_frame.contents(soft.enabled());
+                assert_eq!(contents, host_frame.contents(host.enabled()), "absent pages make no difference");
+                let contents = contents.expect("mapped");
+                let (mut ours, mut theirs) = (soft.new_image(), host.new_image());
+                let copied =
+                    (soft_frame.copy_to(contents, &mut ours), host_frame.copy_to(contents, &mut theirs));
+                assert_eq!(copied.0, copied.1, "copy, boundary at {boundary}");
+                assert_eq!(ours == soft.new_image(), theirs == host.new_image());
+                let legacy = (
+                    soft.clone().restore_user_legacy(&soft_frame),
+                    host.clone().restore_user_legacy(&host_frame),
+                );
+                faults += agree("legacy restore", legacy, nothing_absent, boundary);
                 if loaded == (Ok(()), Ok(())) {
                     same_registers(&soft_after, &host_after).expect("the same");
                 }

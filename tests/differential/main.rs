@@ -38,7 +38,9 @@ enum Step {
     SpoilImage(usize),
     SaveFrame(Rfbm),
     RestoreFrame(Rfbm),
-    SpoilFrame,
+    RestoreLegacyFrame,
+    CopyFrame(usize),
+    ChangeFrame(FrameChange),
 }
 
 /// The host's registers, if there are any; says on which kinds of them a test ran.
@@ -104,8 +106,23 @@ fn step(enabled: Vec<Component>) -> impl Strategy<Value = Step> {
         1 => slot().prop_map(Step::SpoilImage),
         1 => rfbm().prop_map(Step::SaveFrame),
         1 => rfbm().prop_map(Step::RestoreFrame),
-        1 => Just(Step::SpoilFrame),
+        1 => Just(Step::RestoreLegacyFrame),
+        1 => slot().prop_map(Step::CopyFrame),
+        1 => change().prop_map(Step::ChangeFrame),
     ]
+}
+
+/// Changes to the bytes: pages have a test of their own.
+fn change() -> impl Strategy<Value = FrameChange> {
+    proptest::sample::select(vec![
+        FrameChange::BadHeader,
+        FrameChange::BadMxcsr,
+        FrameChange::BadMagic,
+        FrameChange::BadSize,
+        FrameChange::Short,
+        FrameChange::Pkru(Some(Pkru::DEFAULT)),
+        FrameChange::Pkru(None),
+    ])
 }
 
 /// One register file, its images and its frame.
@@ -134,7 +151,13 @@ impl<R: RegisterFile<Image = XsaveImage>> Side<R> {
             Step::SpoilImage(slot) => spoil(images[*slot].area_mut()),
             Step::SaveFrame(rfbm) => return regs.save_user(*rfbm, frame),
             Step::RestoreFrame(rfbm) => return regs.restore_user(*rfbm, frame),
-            Step::SpoilFrame => frame.change(FrameChange::BadHeader),
+            Step::RestoreLegacyFrame => return regs.restore_user_legacy(frame),
+            Step::CopyFrame(slot) => {
+                let contents = frame.contents(regs.enabled())?;
+                return frame.copy_to(contents, &mut images[*slot]);
+            }
+            // What this CPU's frames do not have is left out, on both sides.
+            Step::ChangeFrame(change) => _ = frame.change(*change),
         }
         Ok(())
     }
@@ -205,12 +228,15 @@ fn hardware_and_software_do_the_same() {
         let enabled: Vec<_> = host.layout().enabled().without(Component::PKRU).iter().collect();
         let sequences = proptest::collection::vec(step(enabled), 1..=STEPS);
         // Without a header, an image is bad by its MXCSR, which QEMU's CPU takes.
-        let can_spoil = host.layout().has_xsave() || !is_qemu_tcg();
+        let takes_mxcsr = is_qemu_tcg();
+        let can_spoil = host.layout().has_xsave() || !takes_mxcsr;
         let refused = Cell::new(0);
         let same = cases(SEQUENCES).run(&sequences, |steps| {
             let (mut soft, mut host) = (Side::new(soft.clone()), Side::new(host.clone()));
             for step in steps {
-                if !can_spoil && matches!(step, Step::SpoilImage(_) | Step::SpoilFrame) {
+                if !can_spoil && matches!(step, Step::SpoilImage(_))
+                    || takes_mxcsr && matches!(step, Step::ChangeFrame(FrameChange::BadMxcsr))
+                {
                     continue;
                 }
                 let done = soft.take(&step);
@@ -230,7 +256,13 @@ fn hardware_and_software_do_the_same() {
             for (ours, theirs) in soft.images.iter().zip(&host.images) {
                 prop_assert!(same_values(ours.area(), theirs.area()));
             }
-            prop_assert!(same_values(soft.frame.image().area(), &host.frame.image()));
+            prop_assert!(same_values(soft.frame.image(), &host.frame.image()));
+            let says = (soft.frame.contents(ComponentSet::LEGACY), host.frame.contents(ComponentSet::LEGACY));
+            prop_assert_eq!(says.0, says.1);
+            prop_assert_eq!(
+                soft.frame.contents(soft.regs.enabled()),
+                host.frame.contents(host.regs.enabled())
+            );
             Ok(())
         });
         same.unwrap_or_else(|failed| panic!("{instruction}: {failed}"));
@@ -266,11 +298,33 @@ fn hardware_takes_any_pkru() {
         host.set_pkru(Pkru(pkru));
         assert_eq!(host.pkru(), Some(Pkru(pkru)));
         assert_eq!(host == before, host.pkru() == before.pkru());
-        // It is in no other register file, and no restore touches it.
+        // It is in no other register file, and no restore touches it that does not name it.
         assert_eq!(before.clone().pkru(), before.pkru());
-        let image = before.new_image();
-        assert_eq!(host.restore(Rfbm::ALL, &image), Ok(()));
+        let mut image = before.new_image();
+        image.set_pkru(Pkru(8));
+        let others = Rfbm::new(host.enabled().without(Component::PKRU));
+        host.save(others, &mut image);
+        assert_eq!(host.restore(others, &image), Ok(()));
+        host.restore_initial(others);
         assert_eq!(host.pkru(), Some(Pkru(pkru)));
+        let has_room = image.has_room_for(Component::PKRU);
+        assert_eq!(image.pkru(), if has_room { Pkru(8) } else { Pkru(0) });
+        // One that does takes it from the image, where 0 is a clear bit.
+        host.save(Rfbm::ALL, &mut image);
+        host.set_pkru(Pkru(8));
+        assert_eq!(host.restore(Rfbm::ALL, &image), Ok(()));
+        let loaded = if has_room { Pkru(pkru) } else { Pkru(0) };
+        assert_eq!((host.pkru(), image.pkru()), (Some(loaded), loaded));
+        assert!(image.is_restorable());
+        // A frame has it where the kernel has written it, and no load takes it from there.
+        let mut frame = host.new_frame();
+        assert_eq!(host.save_user(Rfbm::ALL, &mut frame), Ok(()));
+        assert_eq!(frame.contents(host.enabled()).map(|contents| contents.pkru), Ok(Pkru(0)));
+        assert_eq!(frame.set_pkru(Pkru(pkru)), Ok(()));
+        assert_eq!(frame.contents(host.enabled()).map(|contents| contents.pkru), Ok(loaded));
+        host.set_pkru(Pkru(8));
+        assert_eq!(host.restore_user(Rfbm::ALL, &frame), Ok(()));
+        assert_eq!(host.pkru(), Some(Pkru(8)));
     }
     host.reset();
     assert_eq!(host.pkru(), Some(Pkru(0)));

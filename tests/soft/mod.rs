@@ -5,7 +5,7 @@
 
 use fpuswitch::{
     Component, ComponentSet, Pkru, Rfbm, Value,
-    registers::{MemoryOperand, Program, RegisterFile, SoftFault, SoftRegs},
+    registers::{MemoryOperand, Program, RegisterFile, SoftFault, SoftFrame, SoftRegs},
     xstate::{Area, Format, Layout, OwnedArea, SaveInstruction},
 };
 use std::ops::Range;
@@ -23,6 +23,9 @@ pub(crate) const TILEDATA: u64 = 1 << 18;
 pub(crate) const XCR0: u64 = X87 | SSE | AVX | OPMASK | ZMM_HI256 | HI16_ZMM | PKRU;
 pub(crate) const ALL: u64 = u64::MAX;
 pub(crate) const SEVEN: Value = Value::new(7).unwrap();
+pub(crate) const A: Value = SEVEN;
+pub(crate) const B: Value = Value::new(90).unwrap();
+pub(crate) const PKRUS: [Pkru; 3] = [Pkru(0), Pkru::DEFAULT, Pkru(u32::MAX)];
 pub(crate) const HEADER: Range<usize> = 512..576;
 
 pub(crate) fn rfbm(bits: u64) -> Rfbm {
@@ -79,6 +82,20 @@ pub(crate) fn instructions(layout: &Layout) -> impl Iterator<Item = SaveInstruct
     SaveInstruction::ALL.into_iter().filter(|instruction| instruction.is_on(layout))
 }
 
+/// Every CPU of these, saving with each instruction that it has.
+pub(crate) fn every_register_file(
+    layouts: impl Iterator<Item = (&'static str, Layout)>,
+) -> impl Iterator<Item = (String, SoftRegs)> {
+    layouts.flat_map(|(name, layout)| {
+        let instructions: Vec<_> = instructions(&layout).collect();
+        instructions.into_iter().map(move |instruction| {
+            let regs = SoftRegs::new(&layout).with_save_instruction(instruction).unwrap();
+            assert_eq!(regs.save_instruction(), instruction);
+            (format!("{name} with {instruction}"), regs)
+        })
+    })
+}
+
 /// An area for the instruction.
 pub(crate) fn area_for(layout: &Layout, instruction: SaveInstruction) -> OwnedArea {
     Area::initial(layout, if layout.has_xsave() { instruction.format() } else { Format::Fxsave })
@@ -93,4 +110,28 @@ pub(crate) fn filled(blank: &SoftRegs, value: Value) -> SoftRegs {
     let mut regs = blank.clone();
     regs.run(Program::FillAll(value));
     regs
+}
+
+/// A frame that these registers are saved to.
+pub(crate) fn frame_of(regs: &SoftRegs) -> SoftFrame {
+    let mut frame = regs.new_frame();
+    regs.save_user(Rfbm::ALL, &mut frame).unwrap();
+    frame
+}
+
+/// All components but PKRU.
+pub(crate) fn without_pkru(regs: &SoftRegs) -> ComponentSet {
+    regs.enabled().without(Component::PKRU)
+}
+
+pub(crate) fn old() -> SoftRegs {
+    SoftRegs::new(&Layout::fxsave_only())
+}
+
+/// Registers whose components have `a`, but for those in `rest`.
+pub(crate) fn assert_values(regs: &SoftRegs, a: ComponentSet, rest: Value, what: &str) {
+    for component in without_pkru(regs).iter() {
+        let expected = if a.contains(component) { A } else { rest };
+        assert_eq!(regs.get(component), expected, "{what}, {component}");
+    }
 }

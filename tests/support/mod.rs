@@ -9,10 +9,10 @@ pub(crate) mod register_files;
 pub(crate) mod story;
 pub(crate) mod watched;
 
+pub(crate) use fpuswitch::check::{any_event, choices};
 use fpuswitch::{
-    Component, CpuId, Current, EntryKind, Event, EventError, FrameChange, KernelContext, Pkru, TaskId, Value,
-    Verb,
-    check::{Spec, Violation, check, check_outcome, spec_for},
+    Component, Current, Event, EventError, TaskId, Value,
+    check::{RandomEvents, Spec, Violation, check, check_outcome, spec_for},
     fpu::Policy,
     machine::{Machine, Outcome},
     registers::{AbstractRegs, RegisterFile},
@@ -22,9 +22,6 @@ use proptest::{
     test_runner::{Config, RngSeed},
 };
 use std::fmt;
-
-/// What random events write and read: components that every register file has on which they happen.
-const COMPONENTS: [Component; 2] = [Component::SSE, Component::AVX];
 
 /// The most events of a random list.
 pub(crate) const STEPS: usize = 120;
@@ -284,116 +281,6 @@ pub(crate) fn random_on<P: Policy, R: RegisterFile + Clone>(
 
 /// A list of choices, the same every time, for a machine with two or three CPUs.
 pub(crate) fn fixed_choices(seed: u32, length: u32) -> (usize, Vec<u32>) {
-    (2 + seed as usize % 2, (0..length).map(|n| hash(seed, n)).collect())
-}
-
-/// The choice itself, and others for the case that the machine refuses its event: the same kind of event with
-/// other names first, so that kinds that are possible more often do not crowd out the rest.
-pub(crate) fn choices(raw: u32) -> impl Iterator<Item = u32> {
-    const KINDS_TRIED: u32 = 60;
-    const NAMES_TRIED: u32 = 12;
-    let kind = move |n| if n == 0 { raw % KINDS } else { hash(raw, n) % KINDS };
-    let names = move |n, m| {
-        if (n, m) == (0, 0) { raw / KINDS } else { hash(raw, KINDS_TRIED + n * NAMES_TRIED + m) / KINDS }
-    };
-    let other = move |n| (0..NAMES_TRIED).map(move |m| (names(n, m) * KINDS).wrapping_add(kind(n)));
-    (0..KINDS_TRIED).flat_map(other)
-}
-
-/// The `n`th of many numbers made from one.
-fn hash(raw: u32, n: u32) -> u32 {
-    let x = raw.wrapping_add(n.wrapping_mul(0x9E37_79B9));
-    let x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
-    let x = (x ^ (x >> 15)).wrapping_mul(0x846C_A68B);
-    x ^ (x >> 16)
-}
-
-/// One number as several small ones.
-struct Digits(u32);
-
-impl Digits {
-    fn below(&mut self, count: usize) -> usize {
-        let digit = self.0 % count as u32;
-        self.0 /= count as u32;
-        digit as usize
-    }
-
-    fn one_of<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
-    }
-}
-
-/// How many kinds of events [`any_event`] tells apart, the likely ones several times.
-const KINDS: u32 = 58;
-
-/// How many slots for tasks the random events use, kernel threads included.
-const SLOTS: usize = 5;
-
-/// The event that `raw` stands for. It names CPUs and tasks that are there, most of the time; the machine may
-/// refuse it all the same.
-pub(crate) fn any_event<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, raw: u32) -> Event {
-    let mut digits = Digits(raw);
-    let kind = digits.below(KINDS as usize);
-    let cpu = CpuId(digits.below(machine.cpus().len()) as u32);
-    let slot = digits.below(SLOTS);
-    let odd = digits.below(16) == 15;
-    let task = match machine.tasks().get(slot).map(|task| task.fpstate().id()) {
-        Some(task) if odd => task.next_generation(),
-        Some(task) => task,
-        None => TaskId::first(slot as u32),
-    };
-    let new = machine.next_task(slot).unwrap_or(task);
-    let component = if odd { Component::X87 } else { digits.one_of(&COMPONENTS) };
-    let value = Value::new(1 + Digits(digits.0).below(252) as u8).expect("1 to 252 are patterns");
-    match kind {
-        0..4 => Event::ScheduleIn(cpu, task),
-        4..10 => match machine.cpu(cpu).map(|cpu| cpu.current()) {
-            Some(Current::Task(current)) if !odd => Event::Return(cpu, current),
-            _ => Event::Return(cpu, task),
-        },
-        10..14 => Event::UserWrite(cpu, component, value),
-        14..18 => {
-            let kinds = [EntryKind::SystemCall, EntryKind::Exception, EntryKind::Interrupt];
-            Event::Entry(cpu, digits.one_of(&kinds))
-        }
-        18..20 => Event::ScheduleOut(cpu),
-        20 => Event::Idle(cpu),
-        21 => Event::Spawn(new),
-        22 => Event::KernelThread(new),
-        23 => Event::Fork(cpu, new),
-        24 => Event::Exec(cpu),
-        25 => Event::Exit(cpu),
-        26 => Event::Migrate(task, cpu),
-        27 => Event::Read(task, component),
-        28..30 => Event::Write(task, component, value),
-        30 => Event::UserPkru(cpu, digits.one_of(&[Pkru(0), Pkru(0x5555_5550), Pkru(0xFFFF_FFFC)])),
-        31..33 => {
-            let contexts = [KernelContext::Task, KernelContext::SoftIrq, KernelContext::HardIrq];
-            Event::KernelFpuBegin(cpu, digits.one_of(&contexts))
-        }
-        33..36 => Event::KernelFpuEnd(cpu),
-        36..38 => {
-            let verbs = [Verb::CopyToCpu, Verb::MoveToCpu, Verb::CopyToMemory, Verb::MoveToMemory];
-            Event::Access(cpu, digits.one_of(&verbs))
-        }
-        38 => Event::InvalidateRegisters(cpu),
-        39..41 => Event::SignalDeliver(cpu),
-        41..43 => Event::SignalSave(cpu),
-        43..45 => Event::SignalFaultIn(cpu),
-        45 => Event::SignalEnter(cpu),
-        46..48 => Event::SigReturn(cpu),
-        48..50 => Event::SigReturnLoad(cpu),
-        50..52 => {
-            let changes =
-                [FrameChange::Absent, FrameChange::Absent, FrameChange::BadHeader, FrameChange::Short];
-            Event::Frame(task, digits.one_of(&changes))
-        }
-        52 => Event::Offline(cpu),
-        53 => Event::Online(cpu),
-        54 => Event::PowerLoss(cpu),
-        // Few: an FPU-free task says little about registers.
-        55 if digits.below(3) == 0 => Event::FpuFree(task),
-        56 => Event::FpuFault(cpu),
-        _ => Event::FirstUse(cpu),
-    }
+    let RandomEvents { cpus, choices } = RandomEvents::seeded(seed, length);
+    (cpus, choices)
 }

@@ -39,9 +39,9 @@ pub(crate) fn host() -> Option<fpuswitch::registers::HostRegs> {
     host.enabled().contains(Component::AVX).then_some(host)
 }
 
-/// CPUs that differ in what they have: everything and PKRU, whose failed restores tear the registers; no PKRU, no
-/// XSAVEC, no XGETBV(1); MPX.
-pub(crate) fn software_cpus() -> [SoftRegs; 3] {
+/// CPUs that differ in what they have: AVX-512 and PKRU, whose failed restores tear the registers; no PKRU, no
+/// XSAVEC, no XGETBV(1); MPX; tiles.
+pub(crate) fn software_cpus() -> [SoftRegs; 4] {
     let cpu = |text: &str| {
         let dump: CpuidDump = text.parse().expect("a description");
         SoftRegs::new(&Layout::from_cpuid(&dump).expect("no contradiction"))
@@ -50,5 +50,6 @@ pub(crate) fn software_cpus() -> [SoftRegs; 3] {
         SoftRegs::default().with_torn_restores(true),
         cpu(include_str!("../../cpus/qemu-haswell.txt")),
         cpu(include_str!("../../cpus/qemu-max.txt")),
+        cpu(include_str!("../../cpus/sapphire-rapids.txt")).with_torn_restores(true),
     ]
 }

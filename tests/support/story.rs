@@ -8,6 +8,7 @@
 
 use super::{Checked, events, register_files::on_every_register_file};
 use fpuswitch::{
+    ComponentSet,
     fpu::{Policy, policy::Builtin},
     machine::Outcome,
     registers::RegisterFile,
@@ -61,10 +62,16 @@ pub(crate) fn tell<P: Policy, R: RegisterFile + Clone>(
 /// difference, and returns what the story cost under each policy of [`COLUMNS`].
 #[track_caller]
 pub(crate) fn tell_all(before: &str, story: &str) -> [Costs; 5] {
+    tell_where(ComponentSet::EMPTY, before, story)
+}
+
+/// The same on the register files that have `needed` enabled: the story is about these.
+#[track_caller]
+pub(crate) fn tell_where(needed: ComponentSet, before: &str, story: &str) -> [Costs; 5] {
     let costs = Builtin::ALL.map(|policy| {
         let column = COLUMNS.iter().position(|other| *other == policy);
         let mut told = Vec::new();
-        on_every_register_file!(|regs| {
+        on_every_register_file!(|regs| if regs.enabled() & needed == needed {
             let mut checked = Checked::on(regs, policy, 2);
             checked.run(before);
             told.push(tell(&mut checked, column, story));

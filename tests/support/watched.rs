@@ -1,4 +1,4 @@
-//! A register file that counts what is done to it, and one whose saves can go wrong.
+//! A register file that counts what is done to it, whose saves can go wrong, and whose XFD can be stuck.
 
 use fpuswitch::{
     Component, ComponentSet, Pkru, Rfbm, Value,
@@ -9,7 +9,10 @@ use std::cell::Cell;
 /// [`AbstractRegs`], watched. Counts in [`Calls`] what this thread does to all of them; and a save of registers
 /// with [`Self::POISON`] in SSE leaves an image that a restore refuses, as a stray write to memory could.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Watched(AbstractRegs);
+pub(crate) struct Watched {
+    regs: AbstractRegs,
+    stuck_xfd: Option<ComponentSet>,
+}
 
 /// Saves to images and frames that did not fault, and restores from images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +34,11 @@ impl Calls {
 
 impl Watched {
     pub(crate) const POISON: u8 = 253;
+
+    /// Registers whose IA32_XFD is this, whatever is written to it.
+    pub(crate) fn with_stuck_xfd(xfd: ComponentSet) -> Self {
+        Self { stuck_xfd: Some(xfd), ..Self::default() }
+    }
 }
 
 impl RegisterFile for Watched {
@@ -38,69 +46,81 @@ impl RegisterFile for Watched {
     type Frame = AbstractFrame;
 
     fn enabled(&self) -> ComponentSet {
-        self.0.enabled()
+        self.regs.enabled()
     }
 
     fn new_image(&self) -> AbstractImage {
-        self.0.new_image()
+        self.regs.new_image()
     }
 
-    fn new_frame(&self) -> AbstractFrame {
-        self.0.new_frame()
+    fn dynamic(&self) -> ComponentSet {
+        self.regs.dynamic()
+    }
+
+    fn frame_with_room(&self, components: ComponentSet) -> AbstractFrame {
+        self.regs.frame_with_room(components)
     }
 
     fn reset(&mut self) {
-        self.0.reset();
+        self.regs.reset();
     }
 
     fn save(&self, rfbm: Rfbm, image: &mut AbstractImage) {
         CALLS.set(Calls { saves: CALLS.get().saves + 1, ..CALLS.get() });
-        self.0.save(rfbm, image);
-        if self.0.get(Component::SSE).number() == Self::POISON {
+        self.regs.save(rfbm, image);
+        if self.regs.get(Component::SSE).number() == Self::POISON {
             *image = AbstractImage::BAD_HEADER;
         }
     }
 
     fn restore(&mut self, rfbm: Rfbm, image: &AbstractImage) -> Result<(), Fault> {
         CALLS.set(Calls { restores: CALLS.get().restores + 1, ..CALLS.get() });
-        self.0.restore(rfbm, image)
+        self.regs.restore(rfbm, image)
     }
 
     fn restore_initial(&mut self, rfbm: Rfbm) {
-        self.0.restore_initial(rfbm);
+        self.regs.restore_initial(rfbm);
     }
 
     fn save_user(&self, rfbm: Rfbm, frame: &mut AbstractFrame) -> Result<(), Fault> {
-        self.0.save_user(rfbm, frame)?;
+        self.regs.save_user(rfbm, frame)?;
         CALLS.set(Calls { saves: CALLS.get().saves + 1, ..CALLS.get() });
         Ok(())
     }
 
     fn restore_user(&mut self, rfbm: Rfbm, frame: &AbstractFrame) -> Result<(), Fault> {
-        self.0.restore_user(rfbm, frame)
+        self.regs.restore_user(rfbm, frame)
+    }
+
+    fn restore_user_legacy(&mut self, frame: &AbstractFrame) -> Result<(), Fault> {
+        self.regs.restore_user_legacy(frame)
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {
-        self.0.in_use()
+        self.regs.in_use()
     }
 
     fn get(&self, component: Component) -> Value {
-        self.0.get(component)
+        self.regs.get(component)
     }
 
     fn pkru(&self) -> Option<Pkru> {
-        self.0.pkru()
+        self.regs.pkru()
     }
 
     fn set_pkru(&mut self, pkru: Pkru) {
-        self.0.set_pkru(pkru);
+        self.regs.set_pkru(pkru);
     }
 
     fn xfd(&self) -> Result<ComponentSet, Unsupported> {
-        self.0.xfd()
+        self.regs.xfd()
+    }
+
+    fn set_xfd(&mut self, disabled: ComponentSet) -> Result<(), Unsupported> {
+        self.regs.set_xfd(self.stuck_xfd.unwrap_or(disabled))
     }
 
     fn run(&mut self, program: Program) {
-        self.0.run(program);
+        self.regs.run(program);
     }
 }

@@ -77,10 +77,11 @@ impl Features {
         self.0.moves
     }
 
-    /// More than any instruction touches of an area here, in either format, with all that XCR0 enables.
+    /// More than any instruction touches of an area here, in either format, with all that XCR0 enables, and Linux
+    /// behind it in a signal frame.
     pub(crate) fn most_bytes(self) -> usize {
         let host = self.host_layout();
-        host.size_bytes(Format::Standard).max(host.size_bytes(Format::Compacted))
+        host.signal_frame_bytes().max(host.size_bytes(Format::Compacted))
     }
 
     /// How many bytes a component takes in one piece (shapes as in [`Area`](crate::xstate::Area));

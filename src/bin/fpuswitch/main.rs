@@ -50,6 +50,10 @@ struct RunArguments {
     /// call-boundary or use-class.
     #[arg(long, value_name = "NAME", default_value_t = Named(Builtin::OwnerSlot))]
     policy: Named,
+    /// Keep PKRU inside XSAVE images instead of switching it eagerly: what is wrong with that shows where the kernel
+    /// accesses user memory (event user-memory). Not under a policy that traps.
+    #[arg(long)]
+    pkru_in_xsave: bool,
     /// A file of events (docs/events.md); - for standard input.
     file: PathBuf,
 }
@@ -83,7 +87,7 @@ enum Status {
 fn main() -> ExitCode {
     let status = match Arguments::parse().command {
         Command::Replay(arguments) => replay::replay(&arguments),
-        Command::Run(arguments) => run::run(&arguments.file, arguments.policy.0),
+        Command::Run(arguments) => run::run(&arguments.file, arguments.policy.0, arguments.pkru_in_xsave),
         Command::Layout(arguments) => layout::layout(&arguments),
         Command::Costs(arguments) => costs::costs(&arguments),
     };

@@ -2,13 +2,19 @@
 
 use crate::{Status, complain, print};
 use comfy_table::Table;
-use fpuswitch::{EventFile, fpu::policy::Builtin, machine::Machine, registers::AbstractRegs, report::Steps};
+use fpuswitch::{
+    EventFile,
+    fpu::{PkruMode, policy::Builtin},
+    machine::Machine,
+    registers::AbstractRegs,
+    report::Steps,
+};
 use std::path::Path;
 
 const LEGEND: &str = "owner slots: * the only copy, [] a kernel FPU section; need_fpu_load: the tasks that have it set; \
                       newest copy: in a CPU's registers, in memory, or in both";
 
-pub(crate) fn run(file: &Path, policy: Builtin) -> Status {
+pub(crate) fn run(file: &Path, policy: Builtin, pkru_in_xsave: bool) -> Status {
     let name = file.display().to_string();
     let text = match crate::read(file) {
         Ok(text) => text,
@@ -18,7 +24,11 @@ pub(crate) fn run(file: &Path, policy: Builtin) -> Status {
         Ok(events) => events,
         Err(error) => return complain(&name, &error),
     };
-    let machine = Machine::<AbstractRegs, _>::new(policy, events.cpus());
+    let mode = if pkru_in_xsave { PkruMode::InXsave } else { PkruMode::Eager };
+    let machine = match Machine::<AbstractRegs, _>::new(policy, events.cpus()).with_pkru(mode) {
+        Ok(machine) => machine,
+        Err(error) => return complain("--pkru-in-xsave", &error),
+    };
     let mut steps = Steps::new(machine);
     let mut status = Status::Fine;
     let mut found = None;

@@ -29,9 +29,14 @@ fn seen(spec: &Spec, task: TaskId) -> Option<([u8; 3], Pkru)> {
 /// What T0 sees after `WRITTEN` and these events. All numbers are chosen so that no two sources agree.
 #[track_caller]
 fn check(events: &str, numbers: [u8; 3]) {
+    check_with_pkru(events, numbers, Pkru(0));
+}
+
+#[track_caller]
+fn check_with_pkru(events: &str, numbers: [u8; 3], pkru: Pkru) {
     let mut spec = after(WRITTEN);
     follow(&mut spec, events);
-    assert_eq!(seen(&spec, T0), Some((numbers, Pkru(0))), "{events}");
+    assert_eq!(seen(&spec, T0), Some((numbers, pkru)), "{events}");
 }
 
 #[test]
@@ -110,13 +115,13 @@ fn a_cpu_has_at_most_one_current_task_which_starts_in_the_kernel() {
 #[test]
 fn a_signal_handler_starts_afresh_and_its_return_brings_the_state_back() {
     let deliver = "entry c0 interrupt; signal-deliver c0; signal-save c0; signal-enter c0";
-    check(deliver, [0, 0, 0]);
+    check_with_pkru(deliver, [0, 0, 0], Pkru::DEFAULT);
     let nested = alloc::format!(
         "{deliver}; return c0 T0; user-write c0 AVX 7; {deliver}; user-write c0 AVX 8; sigreturn c0;
          sigreturn-load c0"
     );
-    check(&nested, [0, 0, 7]);
-    check(&alloc::format!("{nested}; user-pkru c0 0x0; sigreturn c0; sigreturn-load c0"), [1, 2, 3]);
+    check_with_pkru(&nested, [0, 0, 7], Pkru::DEFAULT);
+    check(&alloc::format!("{nested}; user-pkru c0 0x5; sigreturn c0; sigreturn-copy c0"), [1, 2, 3]);
 }
 
 #[test]
@@ -133,19 +138,77 @@ fn a_frame_on_an_absent_page_is_neither_saved_to_nor_loaded_from() {
 #[test]
 fn a_damaged_frame_restores_what_it_still_holds() {
     let saved = "signal-deliver c0; signal-save c0; write T0 SSE 9";
-    for (damage, numbers) in [
-        ("frame T0 short", [1, 2, 0]),
-        ("frame T0 bad-header", [0, 0, 0]),
-        ("frame T0 bad-header; frame T0 short", [0, 0, 0]),
-        ("frame T0 short; frame T0 bad-header", [0, 0, 0]),
-        ("frame T0 short; frame T0 absent; signal-fault-in c0", [1, 2, 0]),
-        ("frame T0 bad-header; signal-save c0", [1, 9, 3]),
+    let refused = ([0, 0, 0], Pkru::DEFAULT);
+    for (damage, (numbers, pkru)) in [
+        ("frame T0 short", ([1, 2, 0], Pkru(0))),
+        ("frame T0 bad-header", refused),
+        ("frame T0 bad-header; frame T0 short", refused),
+        ("frame T0 short; frame T0 bad-header", refused),
+        ("frame T0 bad-mxcsr", refused),
+        ("frame T0 bad-magic", ([1, 2, 0], Pkru(0))),
+        ("frame T0 bad-size; frame T0 bad-header", ([1, 2, 0], Pkru(0))),
+        ("frame T0 bad-size; frame T0 bad-mxcsr", refused),
+        ("frame T0 unmapped", refused),
+        ("frame T0 pkru 0x5", ([1, 2, 3], Pkru(5))),
+        ("frame T0 pkru 0x5; frame T0 no-pkru", ([1, 2, 3], Pkru(0))),
+        ("frame T0 pkru 0x5; frame T0 bad-magic", ([1, 2, 0], Pkru(0))),
+        ("frame T0 short; frame T0 absent; signal-fault-in c0", ([1, 2, 0], Pkru(0))),
+        ("frame T0 short; frame T0 rest-absent; signal-fault-in c0", ([1, 2, 0], Pkru(0))),
+        ("frame T0 bad-header; signal-save c0", ([1, 9, 3], Pkru(0))),
+        ("frame T0 pkru 0x5; signal-save c0", ([1, 9, 3], Pkru(0))),
     ] {
-        let load = alloc::format!("{saved}; {damage}; sigreturn c0; sigreturn-load c0");
-        check(&load, numbers);
-        // Damaged or not, the frame is gone.
-        check(&alloc::format!("{load}; write T0 SSE 9; sigreturn-load c0"), [numbers[0], 9, numbers[2]]);
+        for way in ["load", "copy"] {
+            let load = alloc::format!("{saved}; {damage}; sigreturn c0; sigreturn-{way} c0");
+            check_with_pkru(&load, numbers, pkru);
+            // Damaged or not, the frame is gone.
+            let again = alloc::format!("{load}; write T0 SSE 9; sigreturn-load c0");
+            check_with_pkru(&again, [numbers[0], 9, numbers[2]], pkru);
+        }
     }
+}
+
+#[test]
+fn an_unmapped_frame_ends_a_delivery_with_the_state_and_a_return_without() {
+    let delivery = "signal-deliver c0; frame T0 unmapped; signal-save c0; signal-fault-in c0";
+    check(delivery, [1, 2, 3]);
+    check(&alloc::format!("{delivery}; sigreturn-load c0"), [1, 2, 3]);
+    let in_return = "signal-deliver c0; signal-save c0; sigreturn c0; frame T0 unmapped; signal-fault-in c0";
+    check_with_pkru(in_return, [0, 0, 0], Pkru::DEFAULT);
+}
+
+#[test]
+fn a_program_and_its_guest_have_a_state_each() {
+    let loaded = "entry c0 exception; guest-load c0";
+    check(loaded, [0, 0, 0]);
+    let inside = alloc::format!("{loaded}; guest-enter c0; user-write c0 AVX 8; user-pkru c0 0x5");
+    check_with_pkru(&inside, [0, 0, 8], Pkru(5));
+    check(&alloc::format!("{inside}; guest-exit c0"), [0, 0, 8]);
+    check(&alloc::format!("{inside}; guest-exit c0; guest-put c0"), [1, 2, 3]);
+    check_with_pkru(
+        &alloc::format!("{inside}; guest-exit c0; guest-put c0; guest-load c0; guest-enter c0"),
+        [0, 0, 8],
+        Pkru(5),
+    );
+    assert!(after(WRITTEN).states[&T0].guest.is_none());
+}
+
+#[test]
+fn a_user_worker_has_the_pkru_of_its_maker_and_no_state() {
+    let mut spec = after(WRITTEN);
+    follow(&mut spec, "user-pkru c0 0x5; user-worker c0 T1; kernel-pkru c0 0x6");
+    assert_eq!((spec.pkru(T0), spec.pkru(T1)), (Some(Pkru(6)), Some(Pkru(5))));
+    assert_eq!(spec.state(T1), None);
+    follow(&mut spec, "in c1 T1; exit c1; write-pkru T0 none");
+    assert_eq!((spec.pkru(T0), spec.pkru(T1)), (Some(Pkru(0)), None));
+}
+
+#[test]
+fn a_child_takes_no_dynamic_component() {
+    let mut spec = Spec::new(ComponentSet::from_bits(0b111)).with_dynamic(ComponentSet::from_bits(0b100));
+    follow(&mut spec, WRITTEN);
+    follow(&mut spec, "fork c0 T1");
+    assert_eq!(seen(&spec, T1), Some(([1, 2, 0], Pkru(0))));
+    assert_eq!(seen(&spec, T0), Some(([1, 2, 3], Pkru(0))));
 }
 
 #[test]

@@ -2,10 +2,14 @@
 
 use super::HostRegs;
 use crate::{
-    FrameChange,
+    ComponentSet, FrameChange, Pkru,
     arch::Mapping,
-    registers::{Fault, Frame, image},
-    xstate::{Area, Layout, XstateBv},
+    registers::{
+        Fault, Frame, FrameContents, Unsupported, XsaveImage,
+        frame::{FrameForm, HEADER},
+        image,
+    },
+    xstate::{Area, Layout},
 };
 use core::{
     fmt,
@@ -17,24 +21,35 @@ use std::vec::Vec;
 /// A signal frame in pages of its own, which can be taken away for real: an instruction that touches an absent one
 /// faults.
 ///
+/// It has what Linux writes: the standard format, or FXSAVE's without XSAVE, with software bytes and
+/// FP_XSTATE_MAGIC2. Two are equal when they hold the same values, the same pages are present, and a load makes the
+/// same of both.
+///
 /// # Panics
 /// Making and cloning one, and changing the access to its pages, panics where the system has no memory for it.
 pub struct HostFrame {
     pub(super) mapping: Mapping,
-    pub(super) layout: Layout,
+    form: FrameForm,
+    is_unmapped: bool,
 }
 
 impl HostFrame {
-    /// Where the header ends: legacy region and header on one page, everything else on the next.
-    pub(super) const HEADER_END: usize = 576;
-
     /// A frame of the initial configuration, present, with a boundary between two pages `boundary_bytes` behind
     /// its start (modulo the size of a page).
     pub fn new(regs: &HostRegs, boundary_bytes: usize) -> Self {
+        Self::of(regs, FrameForm::new(regs.layout(), regs.layout().enabled()), boundary_bytes)
+    }
+
+    /// The same with room for `components`: legacy region and header on one page, everything else on the next.
+    pub(super) fn with_room(regs: &HostRegs, components: ComponentSet) -> Self {
+        Self::of(regs, FrameForm::new(regs.layout(), components), HEADER.end)
+    }
+
+    fn of(regs: &HostRegs, form: FrameForm, boundary_bytes: usize) -> Self {
         let offset = (PAGE_BYTES - boundary_bytes % PAGE_BYTES) % PAGE_BYTES;
         let mapping = Mapping::new(regs.parked.features(), offset).expect("memory for a frame");
-        let mut frame = Self { mapping, layout: regs.layout().clone() };
-        frame.with_area(|area| area.set_initial_values());
+        let mut frame = Self { mapping, form: form.clone(), is_unmapped: false };
+        frame.with_area(|area| form.reset(area));
         frame
     }
 
@@ -48,23 +63,56 @@ impl HostFrame {
         self.mapping.set_absent(pages).expect(ACCESS);
     }
 
-    pub(super) fn if_present(&self) -> Result<(), Fault> {
-        if self.mapping.absent().is_empty() { Ok(()) } else { Err(Fault::Page) }
+    pub(super) fn form(&self) -> &FrameForm {
+        &self.form
     }
 
-    /// The image in the frame, whatever is absent.
+    /// Accesses bytes, without an instruction.
+    pub(super) fn require(&self, bytes: impl IntoIterator<Item = Range<usize>>) -> Result<(), Fault> {
+        let (absent, start) = (self.mapping.absent(), self.mapping.address() as usize % PAGE_BYTES);
+        let is_present = |bytes: Range<usize>| {
+            let pages = (start + bytes.start) / PAGE_BYTES..(start + bytes.end).div_ceil(PAGE_BYTES);
+            bytes.is_empty() || absent.end <= pages.start || pages.end <= absent.start
+        };
+        if bytes.into_iter().all(is_present) { Ok(()) } else { Err(Fault::Page) }
+    }
+
+    /// Makes it a frame of a CPU with another layout, of the initial configuration and as absent as before.
+    pub(super) fn become_one_of(&mut self, layout: &Layout) {
+        let form = FrameForm::new(layout, layout.enabled());
+        self.form = form.clone();
+        self.with_area(|area| form.reset(area));
+    }
+
+    /// Clears the header, where it is present.
+    pub(super) fn clear_header(&mut self) {
+        if self.require([HEADER]).is_ok() {
+            self.with_area(|area| area.clear_header());
+        }
+    }
+
+    /// Writes what a kernel does behind a save.
+    pub(super) fn finish(&mut self) -> Result<(), Fault> {
+        self.require(self.form.finished())?;
+        let form = self.form.clone();
+        self.with_area(|area| form.finish(area));
+        Ok(())
+    }
+
+    /// The image in the frame, and behind it FP_XSTATE_MAGIC2 where there is XSAVE, whatever is absent.
     pub fn image(&self) -> Area<Vec<u8>> {
-        let bytes = self.mapping.snapshot().expect(ACCESS);
-        Area::over(bytes, &self.layout).expect("a mapping has room for an area")
+        let mut bytes = self.mapping.snapshot().expect(ACCESS);
+        bytes.truncate(self.form.len());
+        self.form.area(bytes)
     }
 
     /// Writes the image as user code would, that is, whatever is absent now.
-    pub fn with_area(&mut self, change: impl FnOnce(&mut Area<&mut [u8]>)) {
+    pub fn with_area<R>(&mut self, change: impl FnOnce(&mut Area<&mut [u8]>) -> R) -> R {
         let absent = self.mapping.absent();
         self.mapping.set_present().expect(ACCESS);
         let present = TakeAway { mapping: &mut self.mapping, absent };
         let bytes = present.mapping.bytes_mut().expect("all pages are present");
-        change(&mut Area::over(bytes, &self.layout).expect("a mapping has room for an area"));
+        change(&mut self.form.area(&mut bytes[..self.form.len()]))
     }
 }
 
@@ -86,33 +134,61 @@ const PAGE_BYTES: usize = 4096;
 const ACCESS: &str = "the system changes the access to pages of ours";
 
 impl Frame for HostFrame {
-    fn fault_in(&mut self) {
+    type Image = XsaveImage;
+
+    fn fault_in(&mut self) -> Result<(), Fault> {
+        if self.is_unmapped {
+            return Err(Fault::Page);
+        }
         self.mapping.set_present().expect(ACCESS);
+        Ok(())
     }
 
-    fn change(&mut self, change: FrameChange) {
+    fn change(&mut self, change: FrameChange) -> Result<(), Unsupported> {
+        let form = self.form.clone();
+        self.with_area(|area| form.change(area, change))?;
         match change {
-            FrameChange::Absent => self.set_absent(0..self.pages()),
-            FrameChange::BadHeader => self.with_area(|area| {
-                image::spoil(area);
-            }),
-            FrameChange::Short => self.with_area(|area| area.set_xstate_bv(XstateBv(area.xstate_bv().0 & 3))),
+            FrameChange::Absent | FrameChange::Unmapped => self.set_absent(0..self.pages()),
+            FrameChange::RestAbsent => {
+                let first = if self.mapping.absent().contains(&0) { 0 } else { 1 };
+                self.set_absent(first..self.pages());
+            }
+            _ => {}
         }
+        self.is_unmapped |= change == FrameChange::Unmapped;
+        Ok(())
+    }
+
+    fn contents(&self, allowed: ComponentSet) -> Result<FrameContents, Fault> {
+        if self.is_unmapped { Err(Fault::Page) } else { self.form.contents(&self.image(), allowed) }
+    }
+
+    fn set_pkru(&mut self, pkru: Pkru) -> Result<(), Fault> {
+        if let Some(written) = self.form.pkru() {
+            self.require(written)?;
+            self.with_area(|area| area.put_pkru(pkru));
+        }
+        Ok(())
+    }
+
+    fn copy_to(&self, contents: FrameContents, image: &mut XsaveImage) -> Result<(), Fault> {
+        self.require([self.form.copied(contents)])?;
+        FrameForm::copy(&self.image(), contents, image)
     }
 }
 
 impl Clone for HostFrame {
     fn clone(&self) -> Self {
-        Self { mapping: self.mapping.try_clone().expect("memory for a frame"), layout: self.layout.clone() }
+        let mapping = self.mapping.try_clone().expect("memory for a frame");
+        Self { mapping, form: self.form.clone(), is_unmapped: self.is_unmapped }
     }
 }
 
 impl PartialEq for HostFrame {
     fn eq(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.image(), other.image());
         self.mapping.absent() == other.mapping.absent()
-            && ours.same_values(&theirs)
-            && image::refusal(&ours) == image::refusal(&theirs)
+            && self.is_unmapped == other.is_unmapped
+            && self.form.is_same(&self.image(), &other.form, &other.image())
     }
 }
 
@@ -120,7 +196,7 @@ impl Eq for HostFrame {}
 
 impl Hash for HostFrame {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.mapping.absent().hash(state);
+        (self.mapping.absent(), self.is_unmapped).hash(state);
         image::hash_values(&self.image(), state);
     }
 }

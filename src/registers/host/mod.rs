@@ -1,51 +1,22 @@
 //! The registers of the CPU that this runs on.
 
-use super::{Fault, Program, RegisterFile, Unsupported, XsaveImage, image, pattern};
+use super::{Fault, Image, Program, RegisterFile, Unsupported, XsaveImage, frame::LEGACY, image, pattern};
 use crate::{
     Component, ComponentSet, Pkru, Rfbm, Value,
-    arch::{Features, HardwareFault, Host, OpError, ParkedRegs, RestoreOp, through_pkru},
-    xstate::{Area, CpuidReader, CpuidResult, Format, Layout, SaveInstruction, XsaveFeatures, lane},
+    arch::{Features, HardwareFault, OpError, ParkedRegs, RestoreOp, through_pkru},
+    xstate::{Area, Format, Layout, OwnedArea, SaveInstruction, XcompBv, XsaveFeatures, lane},
 };
 use core::hash::{Hash, Hasher};
 use std::vec::Vec;
 
+mod cpu;
 mod frame;
+#[cfg(test)]
+mod tests;
 
 pub use crate::arch::NotAvailable as HostError;
+pub use cpu::HostCpu;
 pub use frame::HostFrame;
-
-/// The CPU that this runs on, to be asked for its [`Layout`].
-///
-/// ```
-/// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
-/// use fpuswitch::{registers::HostCpu, xstate::{Component, Layout}};
-/// let layout = Layout::from_cpuid(&HostCpu::new()?)?;
-/// assert!(layout.enabled().contains(Component::SSE));
-/// # }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct HostCpu(Host);
-
-impl HostCpu {
-    /// The CPU.
-    ///
-    /// # Errors
-    /// [`HostError`] off x86-64 Linux.
-    pub fn new() -> Result<Self, HostError> {
-        Features::detect().map(|_| Self(Host))
-    }
-}
-
-impl CpuidReader for HostCpu {
-    fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
-        self.0.cpuid(leaf, subleaf)
-    }
-
-    fn xcr0(&self) -> u64 {
-        self.0.xcr0()
-    }
-}
 
 /// The registers of a simulated CPU, on which real instructions run; parked in memory between them.
 ///
@@ -56,8 +27,8 @@ impl CpuidReader for HostCpu {
 /// go on behind it; signals that are not from a window go to the program's own handler.
 ///
 /// What user space cannot do is not here: trapping on first use (CR0.TS), XFD, XSETBV, XSAVES. PKRU is written
-/// with WRPKRU, but for what it says of key 0, and never restored from an image; tiles (AMX) need a permission of
-/// the process and are left alone.
+/// with WRPKRU, but for what it says of key 0, and is in no window: a save and a restore that ask for it write it to
+/// and read it from the image beside the instruction. Tiles (AMX) need a permission of the process and are left alone.
 ///
 /// Two are equal when every component has the same value.
 ///
@@ -117,7 +88,7 @@ impl HostRegs {
         Ok(self)
     }
 
-    /// What is parked, and a place for PKRU in images, which is never restored from there.
+    /// What is parked, and a place for PKRU in images and frames.
     fn layout_with_xsave(features: Features) -> Layout {
         features.host_layout().restricted_to(features.enabled().with(Component::PKRU))
     }
@@ -174,6 +145,17 @@ impl HostRegs {
     }
 }
 
+/// Gives an area that was saved without PKRU the places of `components`, and PKRU its value. Its place is behind all
+/// that is parked.
+fn add_pkru(area: &mut OwnedArea, components: ComponentSet, pkru: Option<Pkru>) {
+    if area.format() == Format::Compacted {
+        area.set_xcomp_bv(XcompBv::compacted(components));
+    }
+    if let Some(pkru) = pkru {
+        image::set_pkru(area, pkru);
+    }
+}
+
 const NOT_ENABLED: Unsupported = Unsupported("a component that is not enabled");
 
 /// What a restore that did not happen means to the protocol.
@@ -217,8 +199,8 @@ impl RegisterFile for HostRegs {
         XsaveImage::new(&self.layout, self.save_instruction.format())
     }
 
-    fn new_frame(&self) -> HostFrame {
-        HostFrame::new(self, HostFrame::HEADER_END)
+    fn frame_with_room(&self, components: ComponentSet) -> HostFrame {
+        HostFrame::with_room(self, components)
     }
 
     fn reset(&mut self) {
@@ -227,70 +209,84 @@ impl RegisterFile for HostRegs {
     }
 
     fn save(&self, rfbm: Rfbm, image: &mut XsaveImage) {
+        let pkru = self.pkru().filter(|_| rfbm.contains(Component::PKRU));
         let saved = rfbm.of(self.layout.enabled());
-        let instruction = match self.save_instruction {
-            SaveInstruction::Xsaveopt if image.is_edited() => SaveInstruction::Xsave,
-            instruction => instruction,
+        let saved = if pkru.is_some() { saved } else { saved.without(Component::PKRU) };
+        let (format, instruction) = match self.save_instruction {
+            SaveInstruction::Xsaveopt if image.is_edited() => (Format::Standard, SaveInstruction::Xsave),
+            instruction => (instruction.format(), instruction),
         };
-        image.save(&self.layout, self.save_instruction.format(), saved, |area| {
-            let saved = self.parked.save(instruction, Rfbm::new(saved), area.bytes_mut());
+        image.save(&self.layout, format, saved, |area, components| {
+            let saved = self.parked.save(instruction, Rfbm::new(components), area.bytes_mut());
             saved.expect("an area of this layout has room, and the instruction was looked for");
+            add_pkru(area, components, pkru);
         });
     }
 
     fn restore(&mut self, rfbm: Rfbm, image: &XsaveImage) -> Result<(), Fault> {
-        self.load(rfbm.of(self.layout.enabled()), image.area())
-    }
-
-    /// By XRSTOR from an image in the standard format whose XSTATE_BV is zero: MXCSR is loaded with AVX, too.
-    fn restore_initial(&mut self, rfbm: Rfbm) {
-        let initial = XsaveImage::new(&self.layout, self.standard());
-        let restored = self.restore(rfbm, &initial);
-        debug_assert_eq!(restored, Ok(()), "the initial configuration is accepted");
-    }
-
-    fn save_user(&self, rfbm: Rfbm, frame: &mut HostFrame) -> Result<(), Fault> {
-        let saved = rfbm.of(self.layout.enabled());
-        if !self.is_whole(saved) {
-            // What is not saved stays, as in an image.
-            frame.if_present()?;
-            let mut own = self.new_image();
-            self.save(rfbm, &mut own);
-            let before = frame.image();
-            let is_spoiled = image::refusal(&before).is_some();
-            let is_foreign = frame.layout != self.layout;
-            frame.layout = self.layout.clone();
-            frame.with_area(|area| {
-                if is_spoiled || is_foreign {
-                    area.clear_header();
-                    area.set_initial_values();
-                }
-                // Of a spoiled one, there is nothing that could be kept.
-                if is_foreign && !is_spoiled {
-                    image::copy(self.layout.enabled(), &before, area);
-                }
-                image::copy(saved, own.area(), area);
-            });
-            return Ok(());
+        let components = self.parked_of(rfbm);
+        let has_room = if image::is_own(image.area(), &self.layout) { image.room() } else { components };
+        self.load(components & has_room, image.area())?;
+        if !components.is_subset_of(has_room) {
+            self.restore_initial(Rfbm::new(components - has_room));
         }
-        frame.layout = self.layout.clone();
-        // The instruction does not write the reserved bytes (Linux: the clear_user in xsave_to_user_sigframe).
-        frame.with_area(|area| area.clear_header());
-        // Linux uses XSAVE for frames, whatever it uses otherwise.
+        if rfbm.contains(Component::PKRU) {
+            self.set_pkru(image.pkru());
+        }
+        Ok(())
+    }
+
+    /// By XRSTOR from an image in the standard format whose XSTATE_BV is zero. AVX alone brings MXCSR along, which is
+    /// loaded as it is then.
+    fn restore_initial(&mut self, rfbm: Rfbm) {
+        let mut initial = OwnedArea::initial(&self.layout, self.standard());
+        if !rfbm.contains(Component::SSE) {
+            initial.legacy_mut().set_mxcsr(self.parked().legacy().mxcsr());
+        }
+        let restored = self.load(self.parked_of(rfbm), &initial);
+        debug_assert_eq!(restored, Ok(()), "the initial configuration is accepted");
+        if rfbm.contains(Component::PKRU) {
+            self.set_pkru(Pkru(0));
+        }
+    }
+
+    /// By XSAVE, whatever saves images, as Linux does, or FXSAVE. A frame of another layout becomes one of this.
+    fn save_user(&self, rfbm: Rfbm, frame: &mut HostFrame) -> Result<(), Fault> {
+        if frame.form().layout() != &self.layout {
+            frame.become_one_of(&self.layout);
+        }
         let instruction = match self.save_instruction {
             SaveInstruction::Fxsave => SaveInstruction::Fxsave,
             _ => SaveInstruction::Xsave,
         };
-        self.parked.save(instruction, Rfbm::new(saved), &mut frame.mapping).map_err(fault)
+        let saved = self.parked_of(rfbm) & frame.form().room();
+        frame.clear_header();
+        self.parked.save(instruction, Rfbm::new(saved), &mut frame.mapping).map_err(fault)?;
+        frame.finish()
     }
 
+    /// By XRSTOR, or FXRSTOR. An absent page of what is restored is a page fault even if this CPU does not touch it,
+    /// and before any other fault: both are left to the CPU.
     fn restore_user(&mut self, rfbm: Rfbm, frame: &HostFrame) -> Result<(), Fault> {
-        let restored = rfbm.of(self.layout.enabled());
-        if frame.layout != self.layout || self.standard() == Format::Fxsave && !self.is_whole(restored) {
-            return frame.if_present().and_then(|()| self.load(restored, &frame.image()));
+        let restored = self.parked_of(rfbm);
+        if frame.form().layout() != &self.layout {
+            frame.require([frame.form().image()])?;
+            return self.load(restored, &frame.image());
         }
-        self.parked.restore(self.restore_op(), Rfbm::new(restored), &frame.mapping).map_err(fault)?;
+        if self.standard() == Format::Fxsave {
+            return self.restore_user_legacy(frame);
+        }
+        let done = self.parked.restore(RestoreOp::Xrstor, Rfbm::new(restored), &frame.mapping);
+        frame.require(frame.form().accessed(restored))?;
+        done.map_err(fault)?;
         self.refuse_foreign(&frame.image())
+    }
+
+    /// By FXRSTOR.
+    fn restore_user_legacy(&mut self, frame: &HostFrame) -> Result<(), Fault> {
+        let done = self.parked.restore(RestoreOp::Fxrstor, Rfbm::ALL, &frame.mapping);
+        frame.require([LEGACY])?;
+        done.map_err(fault)
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {
@@ -337,6 +333,11 @@ impl RegisterFile for HostRegs {
 }
 
 impl HostRegs {
+    /// What an instruction is asked for: PKRU is in no window.
+    fn parked_of(&self, rfbm: Rfbm) -> ComponentSet {
+        rfbm.of(self.layout.enabled()).without(Component::PKRU)
+    }
+
     /// Whether these are all components but PKRU.
     fn is_whole(&self, components: ComponentSet) -> bool {
         components.with(Component::PKRU) == self.layout.enabled().with(Component::PKRU)
@@ -344,20 +345,19 @@ impl HostRegs {
 
     /// Restores from an area that is all present.
     fn load<B: AsRef<[u8]>>(&mut self, components: ComponentSet, area: &Area<B>) -> Result<(), Fault> {
-        if area.layout() != &self.layout || area.format() == Format::Fxsave && self.layout.has_xsave() {
-            // No instruction restores it as it is.
+        if !image::is_own(area, &self.layout) {
             let own = area.convert(&self.layout, self.standard());
             return self.load(components, &own.map_err(|_| Fault::GeneralProtection)?);
         }
         if self.standard() == Format::Fxsave && !self.is_whole(components) {
             // The instruction has no mask: it gets an image of what the registers hold, changed.
-            if image::refusal(area).is_some() {
+            if image::refusal(area, ComponentSet::LEGACY).is_some() {
                 return Err(Fault::GeneralProtection);
             }
             let mut own = self.new_image();
-            self.save(Rfbm::ALL, &mut own);
+            self.save(Rfbm::new(ComponentSet::LEGACY), &mut own);
             own.take(components, area);
-            return self.restore(Rfbm::ALL, &own);
+            return self.load(self.layout.enabled(), own.area());
         }
         self.parked.restore(self.restore_op(), Rfbm::new(components), area.bytes()).map_err(fault)?;
         self.refuse_foreign(area)

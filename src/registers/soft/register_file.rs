@@ -3,10 +3,11 @@
 use super::{MemoryOperand, SoftFault, SoftFrame, SoftRegs, Tracking, save::Save, value};
 use crate::{
     Component, ComponentSet, Pkru, Rfbm, Value,
-    registers::{Fault, Program, RegisterFile, Unsupported, XsaveImage, pattern},
-    xstate::{Format, OwnedArea, SaveInstruction, XsaveFeatures, initial_value, lane},
+    registers::{
+        Fault, Image, Program, RegisterFile, Unsupported, XsaveImage, frame::LEGACY, image, pattern,
+    },
+    xstate::{Area, Format, OwnedArea, SaveInstruction, XsaveFeatures, initial_value, lane},
 };
-use core::ops::Range;
 
 /// Where the image is that was restored last, and the one of the initial configuration: in the kernel's half, out
 /// of the way of areas that somebody uses with the instructions.
@@ -28,31 +29,30 @@ impl SoftRegs {
         let is_restored = image.takes_directly(&self.layout, format, rfbm)
             && self.tracking.image.as_ref() == Some(image.version());
         let at = MemoryOperand::at(if is_restored { IMAGE_ADDRESS } else { ELSEWHERE });
-        image.save(&self.layout, format, rfbm, |area| {
+        image.save(&self.layout, format, rfbm, |area, rfbm| {
             let saved = self.store(&Save { instruction, rfbm, at: &at }, area.bytes_mut());
             debug_assert_eq!(saved, Ok(()), "the area is long enough, and all present");
         });
     }
 
     /// Restores from an image, `rfbm` being within what is enabled.
-    fn restore_image(
-        &mut self,
-        rfbm: ComponentSet,
-        image: &XsaveImage,
-        present: &Range<usize>,
-    ) -> Result<(), SoftFault> {
-        let at = MemoryOperand { address: IMAGE_ADDRESS, present: present.clone() };
+    fn restore_image(&mut self, rfbm: ComponentSet, image: &XsaveImage) -> Result<(), SoftFault> {
         let area = image.area();
-        let len = area.bytes().len();
-        if area.layout() != &self.layout || area.format() == Format::Fxsave && self.layout.has_xsave() {
-            // No instruction restores it as it is.
-            at.require(&(0..len), len)?;
-            let own = area.convert(&self.layout, self.instruction.format())?;
-            return self.load_area(rfbm, &MemoryOperand::at(IMAGE_ADDRESS), &own);
+        if !image::is_own(area, &self.layout) {
+            return self.load_foreign(rfbm, area);
         }
-        self.load_area(rfbm, &at, area)?;
+        let room = image.room();
+        self.load_area(rfbm & room, &MemoryOperand::at(IMAGE_ADDRESS), area)?;
         self.tracking.image = Some(image.version().clone());
+        if !rfbm.is_subset_of(room) {
+            self.restore_initial(Rfbm::new(rfbm - room));
+        }
         Ok(())
+    }
+
+    fn load_foreign<B: AsRef<[u8]>>(&mut self, rfbm: ComponentSet, area: &Area<B>) -> Result<(), SoftFault> {
+        let own = area.convert(&self.layout, self.instruction.format())?;
+        self.load_area(rfbm, &MemoryOperand::at(IMAGE_ADDRESS), &own)
     }
 
     fn load_area(
@@ -67,9 +67,9 @@ impl SoftRegs {
         }
     }
 
-    /// What the protocol asks for: PKRU has operations of its own.
-    fn without_pkru(&self, rfbm: Rfbm) -> ComponentSet {
-        rfbm.of(self.layout.enabled()).without(Component::PKRU)
+    /// What is asked for of a frame with room for `room`: PKRU has operations of its own there.
+    fn of_frame(&self, rfbm: Rfbm, room: ComponentSet) -> ComponentSet {
+        rfbm.of(self.layout.enabled() & room).without(Component::PKRU)
     }
 }
 
@@ -81,12 +81,16 @@ impl RegisterFile for SoftRegs {
         self.layout.enabled()
     }
 
-    fn new_image(&self) -> XsaveImage {
-        XsaveImage::new(&self.layout, self.instruction.format())
+    fn dynamic(&self) -> ComponentSet {
+        image::dynamic(&self.layout)
     }
 
-    fn new_frame(&self) -> SoftFrame {
-        SoftFrame::new(&self.layout)
+    fn new_image(&self) -> XsaveImage {
+        XsaveImage::of_new_task(&self.layout, self.instruction.format())
+    }
+
+    fn frame_with_room(&self, components: ComponentSet) -> SoftFrame {
+        SoftFrame::new(&self.layout, components)
     }
 
     fn reset(&mut self) {
@@ -101,42 +105,67 @@ impl RegisterFile for SoftRegs {
     /// By the [save instruction](SoftRegs::save_instruction). Another CPU's image, one in another form, and one
     /// that would lose components keep their form: the saved components are copied into them.
     fn save(&self, rfbm: Rfbm, image: &mut XsaveImage) {
-        self.save_image(self.instruction, self.without_pkru(rfbm), image);
+        self.save_image(self.instruction, rfbm.of(self.layout.enabled()), image);
     }
 
     /// By XRSTOR, or FXRSTOR from an image of FXSAVE.
     fn restore(&mut self, rfbm: Rfbm, image: &XsaveImage) -> Result<(), Fault> {
-        let all = MemoryOperand::default().present;
-        Ok(self.restore_image(self.without_pkru(rfbm), image, &all)?)
+        Ok(self.restore_image(rfbm.of(self.layout.enabled()), image)?)
     }
 
-    /// By XRSTOR from an area of the initial configuration, in the standard format: AVX alone brings MXCSR along.
+    /// By XRSTOR from an area of the initial configuration, in the standard format. AVX alone brings MXCSR along, which
+    /// is loaded as it is then.
     fn restore_initial(&mut self, rfbm: Rfbm) {
-        let initial = OwnedArea::initial(&self.layout, Format::Standard);
+        let mut initial = OwnedArea::initial(&self.layout, Format::Standard);
+        if !rfbm.contains(Component::SSE) {
+            initial.legacy_mut().set_mxcsr(value::mxcsr(&self.values[&Component::SSE]));
+        }
         let at = MemoryOperand::at(INITIAL_ADDRESS);
-        let restored = self.load_area(self.without_pkru(rfbm), &at, &initial);
+        let restored = self.load_area(rfbm.of(self.layout.enabled()), &at, &initial);
         debug_assert_eq!(restored, Ok(()), "the initial configuration is accepted");
     }
 
+    /// By XSAVE, or FXSAVE, to the frame's bytes. Nothing is written if it faults. Another CPU's frame becomes this
+    /// one's.
     fn save_user(&self, rfbm: Rfbm, frame: &mut SoftFrame) -> Result<(), Fault> {
-        let rfbm = self.without_pkru(rfbm);
+        if frame.form().layout() != &self.layout {
+            frame.become_one_of(&self.layout, self.enabled() - self.dynamic());
+        }
         let instruction =
             if self.layout.has_xsave() { SaveInstruction::Xsave } else { SaveInstruction::Fxsave };
-        let save = Save { instruction, rfbm, at: frame.operand() };
-        let area = frame.image().area();
-        if area.layout() == &self.layout {
-            self.check_store(&save, area.bytes())?;
-        } else {
-            // Another CPU's frame becomes this one's.
-            let len = area.bytes().len();
-            frame.operand().require(&(0..len), len)?;
-        }
-        self.save_image(instruction, rfbm, frame.image_mut());
+        let rfbm = self.of_frame(rfbm, frame.form().room());
+        let at = frame.operand().clone();
+        let save = Save { instruction, rfbm, at: &at };
+        self.check_store(&save, frame.image().bytes())?;
+        frame.require(frame.form().finished())?;
+        frame.image_mut().clear_header();
+        self.store(&save, frame.image_mut().bytes_mut())?;
+        frame.finish();
         Ok(())
     }
 
+    /// By XRSTOR, or FXRSTOR, from the frame's bytes. An absent byte of what is restored is a page fault even where
+    /// XSTATE_BV says that there is nothing to be loaded, and before any other fault: both are left to the CPU.
     fn restore_user(&mut self, rfbm: Rfbm, frame: &SoftFrame) -> Result<(), Fault> {
-        Ok(self.restore_image(self.without_pkru(rfbm), frame.image(), &frame.operand().present)?)
+        let (form, area) = (frame.form(), frame.image());
+        if form.layout() != &self.layout {
+            frame.require([form.image()])?;
+            return Ok(self.load_foreign(rfbm.of(self.layout.enabled()).without(Component::PKRU), area)?);
+        }
+        if !self.layout.has_xsave() {
+            return self.restore_user_legacy(frame);
+        }
+        let rfbm = self.of_frame(rfbm, self.enabled());
+        let restored = self.xrstor(Rfbm::new(rfbm), frame.operand(), area);
+        frame.require(form.accessed(rfbm))?;
+        Ok(restored?)
+    }
+
+    /// By FXRSTOR.
+    fn restore_user_legacy(&mut self, frame: &SoftFrame) -> Result<(), Fault> {
+        let restored = self.load_legacy(frame.operand(), ComponentSet::LEGACY, frame.image().bytes());
+        frame.require([LEGACY])?;
+        Ok(restored?)
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {

@@ -16,7 +16,7 @@ fn put<const N: usize>(bytes: &mut [u8], at: usize, new: [u8; N]) {
     bytes[at..at + N].copy_from_slice(&new);
 }
 
-fn mxcsr(sse: &[u8]) -> u32 {
+pub(super) fn mxcsr(sse: &[u8]) -> u32 {
     sse.first_chunk().map_or(0, |mxcsr| u32::from_le_bytes(*mxcsr))
 }
 

@@ -1,6 +1,6 @@
 //! The image in a signal frame, and what surrounds it.
 
-use super::{SOFTWARE, ViewError, put_pkru};
+use super::{SOFTWARE, ViewError};
 use crate::{
     ComponentSet, Pkru,
     xstate::{
@@ -10,6 +10,7 @@ use crate::{
     },
 };
 use alloc::vec::Vec;
+use core::ops::Range;
 
 const FORM: &str = "a signal frame's image";
 
@@ -17,12 +18,13 @@ const FORM: &str = "a signal frame's image";
 const MAGIC1: u32 = 0x4650_5853;
 /// FP_XSTATE_MAGIC2, behind the image: there still is.
 const MAGIC2: u32 = 0x4650_5845;
-const MAGIC2_BYTES: usize = 4;
+pub(crate) const MAGIC2_BYTES: usize = 4;
 
-/// `struct _fpx_sw_bytes`, offsets in the software bytes. The rest is zero.
-const EXTENDED_SIZE: usize = 4;
-const XFEATURES: usize = 8;
-const XSTATE_SIZE: usize = 16;
+/// `struct _fpx_sw_bytes`, in the legacy region. The rest is zero.
+pub(crate) const MAGIC1_AT: Range<usize> = 464..468;
+const EXTENDED_SIZE_AT: Range<usize> = 468..472;
+const XFEATURES_AT: Range<usize> = 472..480;
+pub(crate) const XSTATE_SIZE_AT: Range<usize> = 480..484;
 
 impl<B: AsRef<[u8]>> Area<B> {
     /// The image as Linux puts it into a signal frame of a thread whose PKRU is `pkru`: the standard format, sizes and
@@ -59,21 +61,68 @@ impl<B: AsRef<[u8]>> Area<B> {
             return Ok(self.user_fpregs()?.into());
         }
         let mut view = self.standard(FORM, pkru)?;
-        put_pkru(&mut view, pkru);
-        let legacy = view.layout().enabled().bits() & 3;
-        view.set_xstate_bv(XstateBv(view.xstate_bv().0 | legacy));
-        // A layout has at most 1 MiB.
-        let size_bytes = view.bytes().len() as u32;
-        let xfeatures = view.layout().enabled().bits();
-        let software = &mut view.bytes_mut()[SOFTWARE];
-        software[..4].copy_from_slice(&MAGIC1.to_le_bytes());
-        software[EXTENDED_SIZE..][..4].copy_from_slice(&(size_bytes + MAGIC2_BYTES as u32).to_le_bytes());
-        software[XFEATURES..][..8].copy_from_slice(&xfeatures.to_le_bytes());
-        software[XSTATE_SIZE..][..4].copy_from_slice(&size_bytes.to_le_bytes());
+        view.put_pkru(pkru);
         let mut bytes = Vec::with_capacity(view.bytes().len() + MAGIC2_BYTES);
         bytes.extend(view.bytes());
-        bytes.extend(MAGIC2.to_le_bytes());
-        Ok(bytes)
+        bytes.extend([0; MAGIC2_BYTES]);
+        let mut frame = Area::over(bytes, self.layout())?;
+        frame.finish_signal_frame(self.layout().enabled());
+        Ok(frame.into_inner())
+    }
+}
+
+impl Layout {
+    /// How many bytes a signal frame's image takes with all that is enabled, and the second magic number behind it.
+    pub(crate) fn signal_frame_bytes(&self) -> usize {
+        let behind = if self.has_xsave() { MAGIC2_BYTES } else { 0 };
+        self.size_bytes(Format::Standard) + behind
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Area<B> {
+    /// Makes a signal frame of a saved image, whose bytes end with room for the second magic number: says that it has
+    /// `components`, and sets the bits of x87 and SSE. Without XSAVE, the software bytes are zero.
+    ///
+    /// # Reference
+    /// Linux, arch/x86/kernel/fpu/signal.c: save_xstate_epilog.
+    pub(crate) fn finish_signal_frame(&mut self, components: ComponentSet) {
+        let (has_xsave, xstate_bv) = (self.layout().has_xsave(), self.xstate_bv().0);
+        let legacy = components & ComponentSet::LEGACY;
+        self.set_xstate_bv(XstateBv(xstate_bv | legacy.bits()));
+        let bytes = self.bytes_mut();
+        bytes[SOFTWARE].fill(0);
+        if !has_xsave {
+            return;
+        }
+        let magic2_at = bytes.len() - MAGIC2_BYTES;
+        // A layout has at most 1 MiB.
+        let [xstate_size, extended_size] = [magic2_at as u32, bytes.len() as u32];
+        bytes[MAGIC1_AT].copy_from_slice(&MAGIC1.to_le_bytes());
+        bytes[EXTENDED_SIZE_AT].copy_from_slice(&extended_size.to_le_bytes());
+        bytes[XFEATURES_AT].copy_from_slice(&components.bits().to_le_bytes());
+        bytes[XSTATE_SIZE_AT].copy_from_slice(&xstate_size.to_le_bytes());
+        bytes[magic2_at..].copy_from_slice(&MAGIC2.to_le_bytes());
+    }
+
+    /// Takes the values of `components` from a signal frame's image by the way of a kernel's buffer, from a user who
+    /// may use `allowed`; the initial ones for all others, and for PKRU.
+    ///
+    /// # Errors
+    /// As [`set_regset`](Self::set_regset), but for the length. Nothing is changed.
+    ///
+    /// # Reference
+    /// Linux, arch/x86/kernel/fpu/xstate.c: copy_sigframe_from_user_to_xstate, and what __fpu_restore_sig does with
+    /// XSTATE_BV behind it.
+    pub(crate) fn take_signal_frame(
+        &mut self,
+        frame: &Area<impl AsRef<[u8]>>,
+        components: ComponentSet,
+        allowed: ComponentSet,
+    ) -> Result<(), ViewError> {
+        frame.check_form(allowed)?;
+        let mut form = Area::over(frame.bytes().to_vec(), frame.layout())?;
+        form.set_xstate_bv(XstateBv(frame.xstate_bv().0 & components.bits()));
+        self.take(&form)
     }
 }
 
@@ -172,17 +221,21 @@ impl<'a> SignalFrame<'a> {
     /// SSE is not enabled.
     pub fn image(&self) -> Result<(OwnedArea, Pkru), ViewError> {
         let mut image = OwnedArea::initial(&self.layout, Format::Standard);
-        let pkru = match self.kind {
+        match self.kind {
             FrameKind::Extended(components) => self.extended(components, &mut image)?,
-            FrameKind::Legacy(_) => {
-                image.set_user_fpregs(&self.bytes[..LEGACY_BYTES])?;
-                None
-            }
-        };
-        Ok((image, pkru.unwrap_or(Pkru(0))))
+            FrameKind::Legacy(_) => image.set_user_fpregs(&self.bytes[..LEGACY_BYTES])?,
+        }
+        Ok((image, self.pkru()))
     }
 
-    fn extended(&self, components: ComponentSet, image: &mut OwnedArea) -> Result<Option<Pkru>, ViewError> {
+    /// PKRU after the signal return: 0 where the frame does not load it.
+    pub(crate) fn pkru(&self) -> Pkru {
+        let is_loaded = matches!(self.kind, FrameKind::Extended(all) if all.contains(Component::PKRU));
+        let area = Area::over(self.bytes, &self.layout).ok().filter(|_| is_loaded);
+        area.and_then(|area| area.pkru_component()).unwrap_or(Pkru(0))
+    }
+
+    fn extended(&self, components: ComponentSet, image: &mut OwnedArea) -> Result<(), ViewError> {
         let area = Area::over(self.bytes, &self.layout)?;
         area.check(area.format(), Rfbm::new(components))?;
         let mut loaded = area.xstate_bv().components() & components.without(Component::PKRU);
@@ -192,27 +245,28 @@ impl<'a> SignalFrame<'a> {
         for component in loaded.iter() {
             image.set_component(component, &area.component(component)?)?;
         }
-        Ok(area.pkru_component().filter(|_| components.contains(Component::PKRU)))
+        Ok(())
     }
 }
 
 /// The components to load; or why it is the legacy region alone.
 fn kind(bytes: &[u8], layout: &Layout) -> Result<Result<ComponentSet, LegacyOnly>, ViewError> {
     let found_bytes = bytes.len();
-    let software =
-        bytes.get(SOFTWARE).ok_or(AreaError::TooShort { needed_bytes: LEGACY_BYTES, found_bytes })?;
-    let word = |offset: usize| software[offset..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+    let legacy =
+        bytes.get(..LEGACY_BYTES).ok_or(AreaError::TooShort { needed_bytes: LEGACY_BYTES, found_bytes })?;
+    let word =
+        |at: Range<usize>| legacy[at.start..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
     if !layout.has_xsave() {
         return Ok(Err(LegacyOnly::NoXsave));
     }
-    if word(0) != MAGIC1 {
-        return Ok(Err(LegacyOnly::Magic1(word(0))));
+    if word(MAGIC1_AT) != MAGIC1 {
+        return Ok(Err(LegacyOnly::Magic1(word(MAGIC1_AT))));
     }
-    let (extended_size, xstate_size) = (word(EXTENDED_SIZE), word(XSTATE_SIZE));
+    let (extended_size, xstate_size) = (word(EXTENDED_SIZE_AT), word(XSTATE_SIZE_AT));
     if xstate_size > extended_size {
         return Ok(Err(LegacyOnly::BeyondExtended { xstate_size, extended_size }));
     }
-    let xfeatures = u64::from(word(XFEATURES)) | u64::from(word(XFEATURES + 4)) << 32;
+    let xfeatures = legacy[XFEATURES_AT].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
     let components = ComponentSet::from_bits(xfeatures) & layout.enabled();
     let least = layout.standard_size_bytes(components).unwrap_or(EXTENDED_OFFSET as usize);
     let most = layout.size_bytes(Format::Standard);

@@ -8,6 +8,7 @@ mod regset;
 mod tag_word;
 
 pub use frame::{FrameKind, LegacyOnly, SignalFrame};
+pub(crate) use frame::{MAGIC1_AT, MAGIC2_BYTES, XSTATE_SIZE_AT};
 pub use note::NoteError;
 pub use tag_word::{Tag, TagWord};
 
@@ -16,7 +17,7 @@ use crate::Pkru;
 use alloc::vec;
 
 /// The bytes of the legacy region that are left to software, where Linux says what is behind it.
-const SOFTWARE: core::ops::Range<usize> = 464..512;
+pub(crate) const SOFTWARE: core::ops::Range<usize> = 464..512;
 
 /// Why an image cannot be seen in some form, or a form cannot be taken for an image. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +72,7 @@ impl<B: AsRef<[u8]>> Area<B> {
         let user = self.xstate_bv().components() & self.layout().enabled();
         self.carry_all(user.without(Component::PKRU).with(Component::X87), &mut view)?;
         if user.contains(Component::PKRU) || pkru != Pkru(0) {
-            put_pkru(&mut view, pkru);
+            view.put_pkru(pkru);
         }
         let xcr0 = self.layout().enabled().bits().to_le_bytes();
         view.bytes_mut()[SOFTWARE][..xcr0.len()].copy_from_slice(&xcr0);
@@ -103,7 +104,7 @@ impl<B: AsRef<[u8]>> Area<B> {
     }
 
     /// PKRU of an image that has it in XSAVE state; `None` where the bit is clear.
-    fn pkru_component(&self) -> Option<Pkru> {
+    pub(crate) fn pkru_component(&self) -> Option<Pkru> {
         let in_image = self.xstate_bv().contains(Component::PKRU);
         let value = self.component(Component::PKRU).ok().filter(|_| in_image)?;
         let mut pkru = [0; 4];
@@ -138,13 +139,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Area<B> {
         }
         Ok(())
     }
-}
 
-/// Writes the PKRU component, where the layout has one, and sets its bit.
-fn put_pkru(view: &mut OwnedArea, pkru: Pkru) {
-    let Ok(size) = view.size_of(Component::PKRU) else { return };
-    let mut value = vec![0; size];
-    value.iter_mut().zip(pkru.0.to_le_bytes()).for_each(|(to, from)| *to = from);
-    // The length is the component's.
-    let _ = view.set_component(Component::PKRU, &value);
+    /// Writes the PKRU component, where there is a place for it, and sets its bit.
+    pub(crate) fn put_pkru(&mut self, pkru: Pkru) {
+        let Ok(size) = self.size_of(Component::PKRU) else { return };
+        let mut value = vec![0; size];
+        value.iter_mut().zip(pkru.0.to_le_bytes()).for_each(|(to, from)| *to = from);
+        // The length is the component's.
+        let _ = self.set_component(Component::PKRU, &value);
+    }
 }

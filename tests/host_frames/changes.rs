@@ -1,0 +1,80 @@
+//! What becomes of a frame that user code or the pager changes.
+
+use super::{components, emulator::is_qemu_tcg, filled, seen};
+use fpuswitch::{
+    Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
+    registers::{Fault, Frame, FrameContents, HostRegs, Image, RegisterFile, SoftRegs, XsaveImage},
+};
+
+/// Makes every change there is in hardware and in software: the same comes of it.
+pub(crate) fn assert_same(host: &HostRegs, soft: &SoftRegs) {
+    // QEMU's CPU takes reserved bits of MXCSR.
+    let changes = CHANGES.into_iter().filter(|change| *change != FrameChange::BadMxcsr || !is_qemu_tcg());
+    for change in changes {
+        // A header that says that there is nothing to be loaded from an absent page makes no difference.
+        for used in [components(host), ComponentSet::LEGACY, ComponentSet::EMPTY] {
+            for changes in [&[change][..], &[FrameChange::RestAbsent, change]] {
+                let expected = through_changes(soft, used, changes);
+                let what = format!("{} {used:?} {changes:?}", host.save_instruction());
+                assert_eq!(through_changes(host, used, changes), expected, "{what}");
+            }
+        }
+    }
+}
+
+const CHANGES: [FrameChange; 11] = [
+    FrameChange::Absent,
+    FrameChange::RestAbsent,
+    FrameChange::Unmapped,
+    FrameChange::BadHeader,
+    FrameChange::BadMxcsr,
+    FrameChange::BadMagic,
+    FrameChange::BadSize,
+    FrameChange::Short,
+    FrameChange::Pkru(None),
+    FrameChange::Pkru(Some(Pkru(0))),
+    FrameChange::Pkru(Some(Pkru(u32::MAX))),
+];
+
+/// What a changed frame says, and what comes of each way to load it and of the next save.
+#[derive(Debug, PartialEq)]
+struct Through {
+    says: Result<FrameContents, Fault>,
+    restored: Result<Vec<(Component, Value)>, Fault>,
+    restored_legacy: Result<Vec<(Component, Value)>, Fault>,
+    copied: Result<Vec<Value>, Fault>,
+    faulted_in: Result<(), Fault>,
+    saved: Result<(), Fault>,
+}
+
+/// `None` where the CPU's frames have no such field.
+fn through_changes<R>(regs: &R, used: ComponentSet, changes: &[FrameChange]) -> Option<Through>
+where
+    R: RegisterFile<Image = XsaveImage> + Clone,
+{
+    let mut frame = regs.new_frame();
+    let mut before = filled(regs, 10);
+    before.restore_initial(Rfbm::new(components(regs) - used));
+    before.save_user(Rfbm::ALL, &mut frame).expect("present");
+    frame.set_pkru(Pkru(4)).expect("present");
+    let good = frame.contents(regs.enabled()).expect("mapped");
+    changes.iter().try_for_each(|change| frame.change(*change)).ok()?;
+    let load = |load: fn(&mut R, &R::Frame) -> Result<(), Fault>| {
+        let mut regs = filled(regs, 50);
+        load(&mut regs, &frame).map(|()| seen(&regs))
+    };
+    let says = frame.contents(regs.enabled());
+    let mut image = regs.new_image();
+    filled(regs, 70).save(Rfbm::ALL, &mut image);
+    let before = image.clone();
+    let copied = frame.copy_to(says.unwrap_or(good), &mut image);
+    assert!(copied.is_ok() || image.area().bytes() == before.area().bytes(), "{changes:?}");
+    Some(Through {
+        says,
+        restored: load(|regs, frame| regs.restore_user(Rfbm::ALL, frame)),
+        restored_legacy: load(|regs, frame| regs.restore_user_legacy(frame)),
+        copied: copied.map(|()| components(regs).iter().map(|component| image.get(component)).collect()),
+        faulted_in: frame.fault_in(),
+        saved: filled(regs, 30).save_user(Rfbm::ALL, &mut frame),
+    })
+}
