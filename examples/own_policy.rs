@@ -1,9 +1,9 @@
 //! A policy of your own: written, checked, and compared on a recording of the real kernel.
 //!
-//! `cargo run --example own_policy`. `docs/own-policy.md` walks through it.
+//! `cargo run --features proptest --example own_policy`. `docs/own-policy.md` walks through it.
 
 use fpuswitch::{
-    Component, CpuId, EntryKind, Event, KernelContext, TaskId, Value,
+    check::random_events,
     fpu::{
         Facts, Form, LoadRule, Policy, SaveRule,
         policy::{InKernel, NotRunning},
@@ -13,7 +13,8 @@ use fpuswitch::{
     replay::{Options, replay},
     report::Steps,
 };
-use std::error::Error;
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use std::{cell::Cell, error::Error};
 
 /// `owner-slot`, but in more of a hurry: a task whose registers are still there takes them at switch-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,20 +70,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
 
-    // At random: what the machine refuses is left out.
-    let mut steps = Steps::new(Machine::<AbstractRegs, _>::new(TakeEarly, 2));
-    let (mut seed, mut happened) = (1, 0);
-    for _ in 0..200_000 {
-        if let Ok(held) = steps.apply(any_event(&mut seed)) {
-            held?;
-            happened += 1;
-        }
-        if steps.steps().len() == 500 {
-            steps = Steps::new(Machine::new(TakeEarly, 2));
-        }
-    }
-    println!("\n{happened} random events, every invariant checked behind each\n");
-    assert!(happened > 10_000);
+    // At random, with the strategies that this crate tests its own policies with.
+    let happened = Cell::new(0);
+    TestRunner::new(Config { failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })
+        .run(&random_events(120), |events| {
+        let checked = events.check(&AbstractRegs::default(), TakeEarly);
+        happened.set(happened.get() + checked.map_err(|found| TestCaseError::fail(found.to_string()))?.len());
+        Ok(())
+    })?;
+    println!("\n{} random events, every invariant checked behind each\n", happened.get());
+    assert!(happened.get() > 10_000);
 
     // On a recording of the kernel, beside what the kernel does.
     let own = replay(RECORDING, &Options { check: true, ..Options::new(vec![TakeEarly]) })?;
@@ -96,27 +93,4 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(own.policies[0].restores, owner_slot.restores);
     assert!(own.policies[0].saves > owner_slot.saves);
     Ok(())
-}
-
-/// One of the events that can happen to three tasks on two CPUs.
-fn any_event(seed: &mut u64) -> Event {
-    let mut below = |count: u64| {
-        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*seed >> 33) % count
-    };
-    let (cpu, task) = (CpuId(below(2) as u32), TaskId::first(below(3) as u32));
-    let value = Value::new(below(200) as u8).unwrap_or(Value::INITIAL);
-    match below(12) {
-        0 => Event::Spawn(task),
-        1 => Event::ScheduleIn(cpu, task),
-        2 | 3 => Event::Return(cpu, task),
-        4 => Event::UserWrite(cpu, Component::AVX, value),
-        5 => Event::Entry(cpu, EntryKind::Interrupt),
-        6 => Event::ScheduleOut(cpu),
-        7 => Event::Idle(cpu),
-        8 => Event::KernelFpuBegin(cpu, KernelContext::SoftIrq),
-        9 => Event::KernelFpuEnd(cpu),
-        10 => Event::Read(task, Component::AVX),
-        _ => Event::Write(task, Component::AVX, value),
-    }
 }
