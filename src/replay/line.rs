@@ -138,6 +138,16 @@ pub(crate) fn parse(line: &[u8]) -> Result<Parsed<'_>, Expected> {
     }
 }
 
+/// Returns when the event of a line of ftrace text happened: microseconds, or what else the trace clock counts.
+///
+/// `None` for a comment, for lost events, and for what is no such line. The line is given without its line end.
+pub fn time_us(line: &[u8]) -> Option<u64> {
+    match parse(line) {
+        Ok(Parsed::Event(event)) => Some(event.time_us),
+        _ => None,
+    }
+}
+
 /// Reads `CPU:1 [LOST 1234 EVENTS]` or `CPU:1 [LOST EVENTS]`.
 fn lost(line: &[u8]) -> Option<Parsed<'_>> {
     let (cpu, rest) = digits(line.strip_prefix(b"CPU:")?)?;

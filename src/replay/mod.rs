@@ -52,6 +52,7 @@ mod tasks;
 pub use agreement::{Agreement, Decision, Disagreement, Quirk};
 pub use costs::Costs;
 pub use input::InputError;
+pub use line::time_us;
 pub use report::{Basis, KernelCounts, OptimumCounts, PolicyCounts, Report};
 
 use crate::{
