@@ -39,6 +39,7 @@ mod agreement;
 mod costs;
 mod drive;
 mod fleet;
+mod form;
 mod input;
 mod life;
 mod line;
@@ -108,7 +109,8 @@ pub enum ReplayError {
     Input(#[from] InputError),
     /// There is not one line of a recording up to here.
     #[error(
-        "line {line}: not an ftrace recording: expected a header line such as '# tracer: function', or an event"
+        "line {line}: not an ftrace recording: expected a header line such as '# tracer: function', or an event, \
+         as the kernel, trace-cmd report or perf script print it"
     )]
     NotATrace {
         /// The first line that is neither comment nor event, or the end; from 1.
@@ -145,7 +147,7 @@ pub enum ReplayError {
     },
 }
 
-/// Replays one recording: ftrace text, plain or gzip.
+/// Replays one recording, plain or gzip: ftrace text, or what `trace-cmd report` or `perf script` print.
 ///
 /// Reads to the end in constant memory but for the tasks that are alive.
 ///
