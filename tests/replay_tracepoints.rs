@@ -3,7 +3,7 @@
 
 mod recordings;
 
-use fpuswitch::replay::{Agreement, Decision, Report};
+use fpuswitch::replay::{Agreement, Decision, Options, Report, replay};
 use recordings::{Script, tracepoints};
 
 /// Expects agreement, and so much inferred: returns, and kernel FPU sections.
@@ -204,4 +204,31 @@ fn a_function_line_tells_that_there_are_function_lines() {
         assert!(Script::new("", &format!("{line}\n 0 7 timer"), true).report().has_functions);
     }
     assert!(!Script::new("", "0 7 enters", true).report().has_functions);
+}
+
+/// Lines of a recording of 6.18: task 19399 is preempted inside execve, behind the flush, which has no line.
+const PREEMPTED_IN_EXEC: &str = "# tracer: nop
+           sleep-19399   [001] .....  3522.391649: sys_enter: NR 59 (7f7ba387ad30, 564ae56cffd0, 7ffe90ff4018, 8, 7ffe90ff5ee2, 0)
+           sleep-19399   [001] .....  3522.391653: sys_exit: NR 59 = -2
+           sleep-19399   [001] .....  3522.391653: sys_enter: NR 59 (7f7ba387ad30, 564ae56cffd0, 7ffe90ff4018, 8, 7ffe90ff5eeb, 0)
+           sleep-19399   [001] d..2.  3522.391754: sched_switch: prev_comm=fpuswitch prev_pid=19399 prev_prio=120 prev_state=R+ ==> next_comm=fpuswitch next_pid=19398 next_prio=120
+       fpuswitch-19398   [001] d..2.  3522.392262: sched_switch: prev_comm=fpuswitch prev_pid=19398 prev_prio=120 prev_state=R ==> next_comm=fpuswitch next_pid=19399 next_prio=120
+           sleep-19399   [001] .....  3522.392366: sched_process_exec: filename=/usr/bin/sleep pid=19399 old_pid=19399
+           sleep-19399   [001] .....  3522.392368: sys_exit: NR 59 = 0
+           sleep-19399   [001] d....  3522.392368: x86_fpu_regs_activated: x86/fpu: 00000000f59d79c1 load: 1 xfeatures: 0 xcomp_bv: 8000000000000807
+           sleep-19399   [001] .....  3522.392390: sys_enter: NR 12 (0, 0, 0, 0, 0, 0)
+";
+
+#[test]
+fn whether_a_switch_inside_an_exec_saves_cannot_be_told() {
+    let read = |text: &str| replay(text.as_bytes(), &Options::default()).expect("a recording").agreement;
+    let agreement = read(PREEMPTED_IN_EXEC);
+    // The return with the new program's registers is the one decision.
+    assert_eq!((agreement.decisions, agreement.disagreements, agreement.undecidable), (1, 0, 1));
+    // An exec that has failed has flushed nothing.
+    let failed = PREEMPTED_IN_EXEC.lines().enumerate().filter(|(number, _)| *number != 3);
+    let failed: String = failed.map(|(_, line)| format!("{line}\n")).collect();
+    let agreement = read(&failed);
+    let found = &agreement.first[0];
+    assert_eq!((found.line, found.decision, found.expected), (4, Decision::SwitchOut, true));
 }

@@ -7,7 +7,8 @@
 use super::{
     Agreement, Decision, Disagreement, KernelCounts, OptimumCounts, Options, ReplayError, Report,
     fleet::Fleet,
-    line::{Line, Parsed, What, parse},
+    form::Form,
+    line::{Line, Parsed, What},
     tasks::{CpuTrack, Pending, TaskTrack, Window},
 };
 use crate::{CpuId, EntryKind, Event, TaskId, fpu::Policy};
@@ -34,6 +35,7 @@ pub(super) struct Driver<P: Policy> {
     first_us: Option<u64>,
     last_us: u64,
     is_trace: bool,
+    form: Form,
     pub(super) lost: u64,
 }
 
@@ -54,6 +56,7 @@ impl<P: Policy> Driver<P> {
             first_us: None,
             last_us: 0,
             is_trace: false,
+            form: Form::default(),
             lost: 0,
         }
     }
@@ -61,7 +64,7 @@ impl<P: Policy> Driver<P> {
     /// Takes one line.
     pub(super) fn text(&mut self, text: &[u8], number: u64) -> Done {
         self.fleet.line = number;
-        match parse(text) {
+        match self.form.parse(text) {
             Ok(Parsed::Event(line)) => {
                 self.is_trace = true;
                 self.event(&line, text)

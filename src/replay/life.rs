@@ -85,7 +85,7 @@ impl<P: Policy> Driver<P> {
         if !self.tasks.get(&pid).is_some_and(|task| task.flushed) {
             self.exec(cpu, pid)?;
         }
-        self.update(pid, |task| task.flushed = false)
+        self.update(pid, |task| (task.flushed, task.executing) = (false, false))
     }
 
     /// `x86_fpu_dropped`: the kernel gives a dying task's state up. A fork that fails drops the child's, and the
@@ -166,6 +166,7 @@ impl<P: Policy> Driver<P> {
         if let Some(task) = self.tasks.get_mut(&pid) {
             task.ptrace = if call.starts_with(b"NR 101 ") { Ptrace::parse(call) } else { None };
             task.restoring = !self.functions && call.starts_with(b"NR 15 ");
+            task.executing = !self.functions && (call.starts_with(b"NR 59 ") || call.starts_with(b"NR 322 "));
         }
     }
 
@@ -173,6 +174,7 @@ impl<P: Policy> Driver<P> {
     /// before: the recorder traces those of `NT_X86_XSTATE` only. Twice is as good as once.
     pub(super) fn system_call_ends(&mut self, pid: u32, result: &[u8]) -> Done {
         let Some(task) = self.tasks.get_mut(&pid) else { return Ok(()) };
+        task.executing = false;
         let Some(call) = task.ptrace else { return Ok(()) };
         if syscall_result(result) == Some((101, 0)) && call.writes_fpu() {
             self.foreign_write(pid)?;

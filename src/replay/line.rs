@@ -1,4 +1,4 @@
-//! One line of ftrace text as a typed record.
+//! One line of ftrace text, or of what `trace-cmd report` makes of it, as a typed record.
 //!
 //! ```text
 //!         workload-104     [001] .....     3.676443: sched_process_exec: filename=/bin/a pid=104 old_pid=104
@@ -9,11 +9,19 @@
 //! Names of tasks and files may hold anything but a zero byte: spaces, brackets, ` ==> `, a whole header. So
 //! the header is found by its column, and fields are read from the end of the line, behind all names.
 //!
+//! trace-cmd leaves the flags out, pads the details, and writes switches and functions in a way of its own; no
+//! line of one reads as another event in the other.
+//!
 //! # Reference
 //! Linux `kernel/trace/trace_output.c` (`trace_print_context`, `trace_print_lat_fmt`),
-//! `include/trace/events/sched.h`.
+//! `include/trace/events/sched.h`; trace-cmd and libtraceevent, `tracecmd_show_data` and `plugin_sched_switch.c`.
 
-use memchr::{memchr_iter, memrchr, memrchr_iter};
+mod details;
+pub(super) mod perf;
+
+pub(crate) use details::{ptrace_args, syscall_result};
+
+use memchr::{memchr_iter, memrchr_iter};
 use std::fmt;
 
 /// The highest CPU number: the kernel's `NR_CPUS` is at most 8192.
@@ -44,7 +52,7 @@ const LOST: Expected = Expected("CPU:NUMBER [LOST NUMBER EVENTS]");
 pub(crate) enum Parsed<'a> {
     /// Something that happened.
     Event(Line<'a>),
-    /// A line that begins with `#`.
+    /// A line that begins with `#`, or says how many CPUs there are.
     Comment,
     /// The kernel's ring buffer of `cpu` overflowed here; it does not always know by how many `events`. Also
     /// `##### CPU 2 buffer started ####`: what that CPU did before was overwritten.
@@ -129,6 +137,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Parsed<'_>, Expected> {
         Some(b'#') => return Ok(buffer_started(line).unwrap_or(Parsed::Comment)),
         // No task name can look like this: it would have a space before it.
         Some(b'C') if line.starts_with(b"CPU:") => return lost(line).ok_or(LOST),
+        Some(b'c' | b'C') if is_about_cpus(line) => return Ok(Parsed::Comment),
         _ => {}
     }
     match event(line) {
@@ -138,16 +147,37 @@ pub(crate) fn parse(line: &[u8]) -> Result<Parsed<'_>, Expected> {
     }
 }
 
-/// Reads `CPU:1 [LOST 1234 EVENTS]` or `CPU:1 [LOST EVENTS]`.
+/// Returns when the event of a line of ftrace text happened: microseconds, or what else the trace clock counts.
+///
+/// `None` for a comment, for lost events, and for what is no such line. The line is given without its line end.
+pub fn time_us(line: &[u8]) -> Option<u64> {
+    match parse(line) {
+        Ok(Parsed::Event(event)) => Some(event.time_us),
+        _ => None,
+    }
+}
+
+/// Reads `CPU:1 [LOST 1234 EVENTS]` or `CPU:1 [LOST EVENTS]`; from trace-cmd `CPU:1 [1234 EVENTS DROPPED]` or
+/// `CPU:1 [EVENTS DROPPED]`.
 fn lost(line: &[u8]) -> Option<Parsed<'_>> {
     let (cpu, rest) = digits(line.strip_prefix(b"CPU:")?)?;
-    let count = rest.strip_prefix(b" [LOST ")?.strip_suffix(b"EVENTS]")?;
+    let rest = rest.strip_prefix(b" [")?;
+    let count = match rest.strip_suffix(b"EVENTS DROPPED]") {
+        Some(count) => count,
+        None => rest.strip_prefix(b"LOST ")?.strip_suffix(b"EVENTS]")?,
+    };
     let events = match count.strip_suffix(b" ") {
         Some(count) => Some(whole(count)?),
         None if count.is_empty() => None,
         None => return None,
     };
     Some(Parsed::Lost { cpu: cpu_number(cpu)?, events })
+}
+
+/// The first lines of `trace-cmd report`: `cpus=2`, `CPU 1 is empty`.
+fn is_about_cpus(line: &[u8]) -> bool {
+    let empty = || line.strip_prefix(b"CPU ")?.strip_suffix(b" is empty");
+    line.strip_prefix(b"cpus=").or_else(empty).is_some_and(|number| whole(number).is_some())
 }
 
 /// Reads `##### CPU 2 buffer started ####`, which the kernel writes only if events were lost.
@@ -229,9 +259,9 @@ fn what(body: &[u8]) -> Result<What<'_>, Expected> {
     // Three of four lines are one of these.
     if let Some(rest) = body.strip_prefix(b"sys_e") {
         if let Some(rest) = rest.strip_prefix(b"nter: ") {
-            return Ok(What::SysEnter(rest));
+            return Ok(What::SysEnter(spaces(rest)));
         } else if let Some(rest) = rest.strip_prefix(b"xit: ") {
-            return Ok(What::SysExit(rest));
+            return Ok(What::SysExit(spaces(rest)));
         }
     }
     let is_in_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
@@ -239,31 +269,36 @@ fn what(body: &[u8]) -> Result<What<'_>, Expected> {
     let (name, rest) = body.split_at(end);
     match rest.strip_prefix(b":") {
         _ if name.is_empty() => Err(NAME),
-        Some(details) => tracepoint(name, spaces(details)),
+        Some(text) => tracepoint(name, spaces(text)),
         None => Ok(function(name, rest)),
     }
 }
 
-fn tracepoint<'a>(name: &'a [u8], details: &'a [u8]) -> Result<What<'a>, Expected> {
+fn tracepoint<'a>(name: &'a [u8], text: &'a [u8]) -> Result<What<'a>, Expected> {
     Ok(match name {
         b"page_fault_user" => What::PageFaultUser,
         b"x86_fpu_regs_activated" => What::Activated,
         b"x86_fpu_regs_deactivated" => What::Deactivated,
-        b"sched_switch" => return switch(details),
+        b"sched_switch" => return details::switch(text),
         b"local_timer_entry" => What::Timer,
         b"reschedule_entry" => What::Reschedule,
         b"signal_deliver" => What::SignalDeliver,
-        b"sched_migrate_task" => return migrate(details),
-        b"sched_process_fork" => return fork(details),
-        b"sched_process_exec" => return exec(details),
-        b"sched_process_exit" => return process_exit(details),
+        b"sched_migrate_task" => return details::migrate(text),
+        b"sched_process_fork" => return details::fork(text),
+        b"sched_process_exec" => return details::exec(text),
+        b"sched_process_exit" => return details::process_exit(text),
         b"x86_fpu_dropped" => What::Dropped,
         b"x86_fpu_copy_src" => What::CopySrc,
         b"x86_fpu_copy_dst" => What::CopyDst,
         b"x86_fpu_before_save" => What::BeforeSave,
         b"x86_fpu_after_save" => What::AfterSave,
-        b"sys_enter" => What::SysEnter(details),
-        b"sys_exit" => What::SysExit(details),
+        b"sys_enter" => What::SysEnter(text),
+        b"sys_exit" => What::SysExit(text),
+        // As trace-cmd and perf print function lines: `function: NAME <-- CALLER`.
+        b"function" => {
+            let end = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
+            function(&text[..end], text[end..].trim_ascii_end())
+        }
         _ => What::Other(name),
     })
 }
@@ -273,7 +308,10 @@ fn function<'a>(name: &'a [u8], rest: &'a [u8]) -> What<'a> {
         b"switch_fpu_return" => What::SwitchFpuReturn,
         b"kernel_fpu_begin_mask" | b"kernel_fpu_begin" => What::KernelFpuBegin,
         b"kernel_fpu_end" => What::KernelFpuEnd,
-        b"fpregs_mark_activate" => What::MarkActivate(rest.strip_prefix(b" <-").unwrap_or_default()),
+        b"fpregs_mark_activate" => {
+            let caller = rest.strip_prefix(b" <-- ").or_else(|| rest.strip_prefix(b" <-"));
+            What::MarkActivate(caller.unwrap_or_default())
+        }
         b"fpu__clear_user_states" => What::ClearUserStates,
         b"fpu__restore_sig" => What::RestoreSig,
         b"copy_fpstate_to_sigframe" => What::CopyToSigframe,
@@ -287,98 +325,8 @@ fn function<'a>(name: &'a [u8], rest: &'a [u8]) -> What<'a> {
     }
 }
 
-/// Reads `prev_comm=A prev_pid=1 prev_prio=120 prev_state=S ==> next_comm=B next_pid=2 next_prio=120`.
-fn switch(details: &[u8]) -> Result<What<'_>, Expected> {
-    const ARROW: &[u8] = b" ==> next_comm=";
-    let (before, _) = last_number::<i32>(details, "next_prio=NUMBER")?;
-    let (before, next_pid) = last_number(before, "next_pid=NUMBER")?;
-    // The next name may be the arrow itself, but has no room for a state before it.
-    let state = (0..PID_COLUMN).find_map(|name_bytes| {
-        let name_at = before.len().checked_sub(name_bytes)?;
-        last_field(before[..name_at].strip_suffix(ARROW)?, "prev_state=")
-    });
-    match state {
-        Some((_, [state, ..])) => Ok(What::Switch { next_pid, dead: matches!(state, b'Z' | b'X') }),
-        _ => Err(Expected("prev_state=STATE ==> next_comm=NAME")),
-    }
-}
-
-/// Reads `comm=A pid=1 prio=120 orig_cpu=0 dest_cpu=1`.
-fn migrate(details: &[u8]) -> Result<What<'_>, Expected> {
-    let (before, cpu) = last_number(details, "dest_cpu=NUMBER")?;
-    let cpu = cpu_number(cpu).ok_or(Expected("dest_cpu=NUMBER"))?;
-    let (before, _) = last_number::<u32>(before, "orig_cpu=NUMBER")?;
-    let (before, _) = last_number::<i32>(before, "prio=NUMBER")?;
-    let (_, pid) = last_number(before, "pid=NUMBER")?;
-    Ok(What::Migrate { pid, cpu })
-}
-
-/// Reads `comm=A pid=1 child_comm=B child_pid=2`.
-fn fork(details: &[u8]) -> Result<What<'_>, Expected> {
-    let (_, child) = last_number(details, "child_pid=NUMBER")?;
-    Ok(What::Fork { child })
-}
-
-/// Reads `filename=/bin/a pid=1 old_pid=1`.
-fn exec(details: &[u8]) -> Result<What<'_>, Expected> {
-    let (before, old_pid) = last_number(details, "old_pid=NUMBER")?;
-    let (_, pid) = last_number(before, "pid=NUMBER")?;
-    Ok(What::Exec { pid, old_pid })
-}
-
-/// Checks `comm=A pid=1 prio=120`, with ` group_dead=true` behind it in newer kernels.
-fn process_exit(details: &[u8]) -> Result<What<'_>, Expected> {
-    let before = last_field(details, "group_dead=").map_or(details, |(before, _)| before);
-    let (before, _) = last_number::<i32>(before, "prio=NUMBER")?;
-    last_number::<u32>(before, "pid=NUMBER").map(|_| What::ProcessExit)
-}
-
-/// Reads request, target and address of a ptrace call from what follows `sys_enter: `, such as
-/// `NR 101 (4205, 69, 202, 7ffdb7832000, 0, 0)`; `None` where it is another call.
-pub(crate) fn ptrace_args(sys_enter_rest: &[u8]) -> Option<(u64, u32, u64)> {
-    let rest = sys_enter_rest.strip_prefix(b"NR 101 (")?.strip_suffix(b")")?;
-    let mut args = rest.split(|&byte| byte == b',').map(|arg| {
-        // `from_str_radix` would also take a sign.
-        let arg = arg.strip_prefix(b" ").unwrap_or(arg);
-        let text = core::str::from_utf8(arg).ok().filter(|text| !text.starts_with('+'))?;
-        u64::from_str_radix(text, 16).ok()
-    });
-    Some((args.next()??, u32::try_from(args.next()??).ok()?, args.next()??))
-}
-
-/// Reads number and result of a system call from what follows `sys_exit: `, such as `NR 89 = -22`.
-pub(crate) fn syscall_result(sys_exit_rest: &[u8]) -> Option<(i64, i64)> {
-    let rest = sys_exit_rest.strip_prefix(b"NR ")?;
-    let (number, result) = rest.split_at(memrchr(b'=', rest)?);
-    Some((signed(number.strip_suffix(b" ")?)?, signed(result.strip_prefix(b"= ")?)?))
-}
-
-/// Splits the last word, a key and a number, off `details`; priorities may be negative. `field` is the key
-/// and the word `NUMBER`, as the error shows it.
-fn last_number<'a, T: TryFrom<i64>>(
-    details: &'a [u8],
-    field: &'static str,
-) -> Result<(&'a [u8], T), Expected> {
-    let number = last_field(details, field.trim_end_matches("NUMBER"))
-        .and_then(|(before, value)| Some((before, T::try_from(signed(value)?).ok()?)));
-    number.ok_or(Expected(field))
-}
-
-/// Splits the last word, `key` and a value, off `details`: what is before the word, and the value.
-fn last_field<'a>(details: &'a [u8], key: &str) -> Option<(&'a [u8], &'a [u8])> {
-    let (before, field) = details.split_at(memrchr(b' ', details)?);
-    Some((before, field[1..].strip_prefix(key.as_bytes())?))
-}
-
 fn cpu_number(number: u64) -> Option<u32> {
     u32::try_from(number).ok().filter(|&cpu| cpu <= LAST_CPU)
-}
-
-fn signed(text: &[u8]) -> Option<i64> {
-    match text.strip_prefix(b"-") {
-        Some(magnitude) => 0_i64.checked_sub_unsigned(whole(magnitude)?),
-        None => i64::try_from(whole(text)?).ok(),
-    }
 }
 
 fn whole(text: &[u8]) -> Option<u64> {

@@ -39,6 +39,7 @@ mod agreement;
 mod costs;
 mod drive;
 mod fleet;
+mod form;
 mod input;
 mod life;
 mod line;
@@ -52,6 +53,7 @@ mod tasks;
 pub use agreement::{Agreement, Decision, Disagreement, Quirk};
 pub use costs::Costs;
 pub use input::InputError;
+pub use line::time_us;
 pub use report::{Basis, KernelCounts, OptimumCounts, PolicyCounts, Report};
 
 use crate::{
@@ -107,7 +109,8 @@ pub enum ReplayError {
     Input(#[from] InputError),
     /// There is not one line of a recording up to here.
     #[error(
-        "line {line}: not an ftrace recording: expected a header line such as '# tracer: function', or an event"
+        "line {line}: not an ftrace recording: expected a header line such as '# tracer: function', or an event, \
+         as the kernel, trace-cmd report or perf script print it"
     )]
     NotATrace {
         /// The first line that is neither comment nor event, or the end; from 1.
@@ -144,7 +147,7 @@ pub enum ReplayError {
     },
 }
 
-/// Replays one recording: ftrace text, plain or gzip.
+/// Replays one recording, plain or gzip: ftrace text, or what `trace-cmd report` or `perf script` print.
 ///
 /// Reads to the end in constant memory but for the tasks that are alive.
 ///

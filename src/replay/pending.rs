@@ -83,7 +83,8 @@ impl<P: Policy> Driver<P> {
             self.returned(cpu, pid, EntryKind::Interrupt)?;
         }
         self.enter(cpu, track.task, EntryKind::Interrupt)?;
-        let open = self.window_interrupted(cpu, pid)?;
+        // The flush of an exec has no line of its own without function lines.
+        let open = self.window_interrupted(cpu, pid)? || track.executing;
         // A dead task is saved if the kernel dropped a state that was only in its registers.
         let expected = track.saved_when_dead || self.fleet.expects_save(track.task, cpu);
         match found {

@@ -28,6 +28,8 @@ pub(super) struct TaskTrack {
     pub(super) copied: bool,
     /// `fpu_flush_thread` was seen; the exec event that follows says nothing new.
     pub(super) flushed: bool,
+    /// Inside an execve call that has not ended: somewhere in it the state is flushed.
+    pub(super) executing: bool,
     /// `sched_process_exit` was seen.
     pub(super) exiting: bool,
     /// The kernel dropped the state while it was only in registers, and will save it at the next switch.
@@ -52,6 +54,7 @@ impl TaskTrack {
             maybe_done: false,
             copied: false,
             flushed: false,
+            executing: false,
             exiting: false,
             saved_when_dead: false,
             marked: false,

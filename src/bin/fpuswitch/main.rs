@@ -4,6 +4,8 @@ mod bundled;
 mod costs;
 mod json;
 mod layout;
+#[cfg(target_os = "linux")]
+mod record;
 mod replay;
 mod run;
 
@@ -29,6 +31,14 @@ enum Command {
     ///
     /// Exit status: 0 without disagreement, 1 with one, 2 for bad input. The worst of several files wins.
     Replay(replay::Arguments),
+    /// Record what the running kernel does with the FPU registers, for replay. Needs root.
+    ///
+    /// All tasks and CPUs are recorded, into a tracing instance of its own, which is removed in the end; other
+    /// tracing goes on undisturbed. The recording ends with COMMAND, after N seconds, or with Ctrl-C.
+    ///
+    /// Exit status: 0, 1 if events were lost or COMMAND failed, 2 if nothing could be recorded.
+    #[cfg(target_os = "linux")]
+    Record(record::Arguments),
     /// Replay a file of events and print what happens, step by step.
     ///
     /// Exit status: 0 if all invariants hold, 1 if not, 2 for bad input.
@@ -87,6 +97,8 @@ enum Status {
 fn main() -> ExitCode {
     let status = match Arguments::parse().command {
         Command::Replay(arguments) => replay::replay(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Record(arguments) => record::record(&arguments),
         Command::Run(arguments) => run::run(&arguments.file, arguments.policy.0, arguments.pkru_in_xsave),
         Command::Layout(arguments) => layout::layout(&arguments),
         Command::Costs(arguments) => costs::costs(&arguments),

@@ -182,6 +182,10 @@ fn lines_without_an_event_are_told_apart() {
         ("##### CPU 8192 buffer started ####", Parsed::Comment),
         ("CPU:1 [LOST 1234 EVENTS]", Parsed::Lost { cpu: 1, events: Some(1234) }),
         ("CPU:8191 [LOST EVENTS]", Parsed::Lost { cpu: 8191, events: None }),
+        ("CPU:1 [1234 EVENTS DROPPED]", Parsed::Lost { cpu: 1, events: Some(1234) }),
+        ("CPU:1 [EVENTS DROPPED]", Parsed::Lost { cpu: 1, events: None }),
+        ("cpus=2", Parsed::Comment),
+        ("CPU 1 is empty", Parsed::Comment),
     ] {
         assert_eq!(parse(line.as_bytes()), Ok(parsed), "{line}");
     }
@@ -305,3 +309,45 @@ fn no_prefix_and_no_damage_panics() {
         let _ = (parse(&noise), what(&noise), ptrace_args(&noise), syscall_result(&noise));
     }
 }
+
+/// What trace-cmd prints, and the kernel's text of it.
+#[test]
+fn trace_cmd_lines_give_what_the_kernel_s_do() {
+    let header = [
+        "         work.sh-10244 [000]  4151.150412: ",
+        "         work.sh-10244   [000] d..2.  4151.150412: ",
+    ];
+    for (tool, kernel) in [
+        ("sys_enter:            NR 59 (7f, 0, 0, 0, 0, 0)", "sys_enter: NR 59 (7f, 0, 0, 0, 0, 0)"),
+        ("sys_exit:             NR 59 = 0", "sys_exit: NR 59 = 0"),
+        ("function:             kernel_fpu_end <-- blake2s_compress", "kernel_fpu_end <-blake2s_compress"),
+        (
+            "function:             fpregs_mark_activate <-- fpu__restore_sig",
+            "fpregs_mark_activate <-fpu__restore_sig",
+        ),
+        ("sched_switch:         a:1 [120] Z ==> b:2 [-1]", REAL_SWITCH_DEAD),
+        ("sched_switch:         a:1 [120] R+ ==> swapper/0:2 [120]", REAL_SWITCH),
+        // Names that look like the rest of the line.
+        ("sched_switch:         a b:1 [120] Z ==> b ==> c:2 [120]", REAL_SWITCH_DEAD),
+        ("sched_switch:         x:9 [1] S ==> :1 [120] Z ==> b:2 [120]", REAL_SWITCH_DEAD),
+    ] {
+        let [tool, kernel] =
+            [(header[0], tool), (header[1], kernel)].map(|(header, body)| format!("{header}{body}"));
+        assert_eq!(event_of(tool.as_bytes()), event_of(kernel.as_bytes()), "{tool}");
+    }
+    for body in [
+        "a:1 [120] Z ==> b:2",
+        "a:1 [120] ==> b:2 [120]",
+        "a [120] S ==> b:2 [120]",
+        "a:1 [120] S ==> b:x [1]",
+    ] {
+        assert_eq!(
+            what_of(&format!("sched_switch:         {body}")),
+            Err(Expected("next_prio=NUMBER")),
+            "{body}"
+        );
+    }
+}
+
+const REAL_SWITCH: &str = "sched_switch: prev_comm=a prev_pid=1 prev_prio=120 prev_state=R+ ==> next_comm=b next_pid=2 next_prio=120";
+const REAL_SWITCH_DEAD: &str = "sched_switch: prev_comm=a prev_pid=1 prev_prio=120 prev_state=Z ==> next_comm=b next_pid=2 next_prio=120";

@@ -1,0 +1,106 @@
+//! `fpuswitch record` on the running kernel: what it records replays, and it leaves nothing behind.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+fn fpuswitch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fpuswitch"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// Where it would record, whichever is there.
+fn tracefs() -> Option<&'static Path> {
+    let places = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"].map(Path::new);
+    places.into_iter().find(|place| place.join("instances").is_dir())
+}
+
+/// What a recording could leave behind: mounts, directories, instances of its own, and settings of the top level.
+fn system_state(recorder: u32) -> Vec<String> {
+    let mut state = Vec::new();
+    let names = ["fpuswitch", "fpuswitch-tracefs"].map(|name| format!("{name}-{recorder}"));
+    let own = |text: &str| names.iter().any(|name| text.contains(name));
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+    state.extend(mounts.lines().filter(|mount| own(mount)).map(str::to_owned));
+    let temporary = fs::read_dir(std::env::temp_dir()).expect("a directory");
+    let instances = tracefs().map(|root| fs::read_dir(root.join("instances")).expect("instances"));
+    for entry in temporary.chain(instances.into_iter().flatten()) {
+        let name = entry.expect("a name").file_name().to_string_lossy().into_owned();
+        state.extend(Some(name).filter(|name| name.starts_with("fpuswitch-") && own(name)));
+    }
+    for file in ["current_tracer", "trace_clock", "buffer_size_kb", "tracing_on", "set_event"] {
+        let Some(root) = tracefs() else { continue };
+        state.push(fs::read_to_string(root.join(file)).unwrap_or_else(|error| error.to_string()));
+    }
+    state
+}
+
+#[test]
+fn hardware_a_recording_of_this_kernel_replays_and_leaves_nothing_behind() {
+    let file = scratch("of-this-kernel.txt.gz");
+    let path = file.to_str().expect("UTF-8");
+    let before = system_state(0);
+    let ended =
+        fpuswitch(&["record", "--seconds", "20", "--out", path, "--", "sh", "-c", "sleep 0.2; exit 7"])
+            .output()
+            .expect("the binary starts");
+    let said = stderr(&ended);
+    if ended.status.code() == Some(2) {
+        assert!(said.starts_with("fpuswitch: record: "), "{said}");
+        println!("HARDWARE record: SKIPPED: {}", said.trim());
+        return;
+    }
+    // The command's failure is a finding.
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("sh failed: exit status: 7"), "{said}");
+    let replayed = fpuswitch(&["replay", "--json", path]).output().expect("the binary starts");
+    let line: serde_json::Value = serde_json::from_slice(&replayed.stdout).expect("JSON");
+    assert!(line["kernel"]["switches"].as_u64().is_some_and(|switches| switches > 0), "{line}");
+    assert!(line["agreement"]["decisions"].as_u64().is_some_and(|decisions| decisions > 0), "{line}");
+    assert_eq!(line["ignored"], serde_json::json!({}));
+    for signal in ["INT", "TERM"] {
+        let recorder = fpuswitch(&["record", "--out", "/dev/null", "--", "sleep", "100"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let pid = recorder.id();
+        thread::sleep(Duration::from_millis(500));
+        let during = system_state(pid);
+        assert!(during.len() > before.len(), "it is not recording: {during:?}");
+        let status = Command::new("kill").args(["-s", signal, &pid.to_string()]).status();
+        assert!(status.expect("kill starts").success());
+        let ended = recorder.wait_with_output().expect("the binary ends");
+        assert!(stderr(&ended).contains("asked to end"), "{}", stderr(&ended));
+        assert_eq!(system_state(pid), before);
+    }
+    println!("HARDWARE record: ran");
+}
+
+#[test]
+fn what_cannot_be_recorded_is_said_before_anything_is_touched() {
+    let nowhere = fpuswitch(&["record", "--seconds", "1", "--out", "/nonexistent/a.txt"]).output();
+    let nowhere = nowhere.expect("the binary starts");
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(
+        stderr(&nowhere).contains("/nonexistent/a.txt: cannot write the recording"),
+        "{}",
+        stderr(&nowhere)
+    );
+    for arguments in [&["--seconds", "0"], &["--seconds", "x"], &["--buffer-kb", "1"]] {
+        let refused = fpuswitch(&["record"]).args(arguments).output().expect("the binary starts");
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+    }
+}
