@@ -309,3 +309,16 @@ fn the_optimum_saves_and_restores_what_is_needed() {
         assert_eq!((optimum.saves, optimum.restores), (saves, restores), "{what}\n{rows}");
     }
 }
+
+/// Its state is dropped while only the registers have it, and need_fpu_load stays clear.
+#[test]
+fn a_kernel_fpu_section_saves_a_dead_task_so_that_its_last_switch_does_not() {
+    let section = "0 7 kernel-fpu\n 0 7 kernel-fpu-end";
+    let dies =
+        format!("0 7 enters\n 0 7 exits\n 0 7 drops\n 0 7 saved\n 0 7 dropped\n {section}\n {section}");
+    let report = functions(&format!("{dies}\n 0 7 to 0 Z\n 0 0 timer")).agrees(1);
+    assert_eq!(quirks(&report, Quirk::KernelFpuSavesDeadTask), 1);
+    assert_eq!(quirks(&report, Quirk::ExitSavesDeadTask), 0);
+    functions(&format!("{dies}\n ! 0 7 to 0 Z\n 0 7 saved\n 0 0 timer"))
+        .disagrees(Decision::SwitchOut, false);
+}

@@ -253,7 +253,17 @@ impl<P: Policy> Driver<P> {
             Current::Idle | Current::Switching => KernelContext::SoftIrq,
         };
         self.track(cpu).cleared = None;
+        self.saves_dead_task(cpu)?;
         self.emit(Event::KernelFpuBegin(cpu, context))
+    }
+
+    /// A kernel FPU section saves the current task although it is dead, and its last switch does not.
+    fn saves_dead_task(&mut self, cpu: CpuId) -> Done {
+        let Some(pid) = self.track(cpu).current else { return Ok(()) };
+        if self.tasks.get(&pid).is_some_and(|track| track.saved_when_dead) {
+            self.agreement.quirk(Quirk::KernelFpuSavesDeadTask);
+        }
+        self.update(pid, |track| track.saved_when_dead = false)
     }
 
     /// Ends the kernel FPU section that is open on the CPU, if one is.
