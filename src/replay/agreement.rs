@@ -38,8 +38,9 @@ pub enum Quirk {
     /// A task that died with its state in the registers is saved at its last switch: `fpu__drop` clears the
     /// owner but does not set TIF_NEED_FPU_LOAD (from 5.2 on). Counted: saves.
     ExitSavesDeadTask,
-    /// Such a task is current when an interrupt uses the registers: `kernel_fpu_begin_mask` saves it instead, and
-    /// sets TIF_NEED_FPU_LOAD, so that its last switch does not (from 5.2 on). Counted: saves.
+    /// Kernel code uses the registers while such a task is still current, in an interrupt or in its own exit (a thread's
+    /// `release_task` feeds the random generator): `kernel_fpu_begin_mask` saves it and sets TIF_NEED_FPU_LOAD, so that
+    /// its last switch does not (from 5.2 on). Counted: saves.
     KernelFpuSavesDeadTask,
     /// `fpu__drop` clears the owner slot even when it names another task, which then has to be restored
     /// (5.2 to 6.15; from 6.16 on it returns early when TIF_NEED_FPU_LOAD is set). Counted: restores.
