@@ -48,7 +48,12 @@ impl<P: Policy> Driver<P> {
     pub(super) fn runs(&mut self, cpu: CpuId, pid: u32, now_us: u64) -> Done {
         match self.track(cpu).current {
             Some(current) if current == pid => return Ok(()),
-            Some(current) => self.switch(cpu, current, pid, false, None)?,
+            Some(current) => {
+                if self.exchange_pids(current, pid) {
+                    return Ok(());
+                }
+                self.switch(cpu, current, pid, false, None)?;
+            }
             None => self.comes(cpu, pid)?,
         }
         self.track(cpu).since_us = now_us;
