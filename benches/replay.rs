@@ -3,12 +3,15 @@
 //! `cargo bench --bench replay`. One thread. Each arm is the median of several runs, taken in turn; the ratio
 //! is to splitting the same text into lines, which no reader can do without.
 
+#[path = "../tests/recordings/long.rs"]
+mod long;
+
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use fpuswitch::replay::{Options, Report, replay};
+use long::{Long, peak_bytes};
 use std::{
-    fmt::Write as _,
     fs::File,
-    io::{self, Read, Write},
+    io::{Read, Write},
     path::Path,
     time::Instant,
 };
@@ -19,6 +22,9 @@ const RUNS: usize = 7;
 const TEXT_BYTES: usize = 20_000_000;
 /// Text in the memory arm.
 const LONG_BYTES: u64 = 1_000_000_000;
+/// Tasks that are alive there at a time.
+const LONG_TASKS: u32 = 100_000;
+const LONG_CPUS: u32 = 8;
 
 fn main() {
     // First, while nothing else has touched memory.
@@ -26,25 +32,28 @@ fn main() {
     speed();
 }
 
-/// 1 GB in which every task lives for 16 lines.
+/// 1 GB in which 100 000 tasks are alive from soon on, and further ones take the place of those that die.
 fn memory() {
-    let before = peak_kib();
+    let before = peak_bytes();
     let start = Instant::now();
-    let mut input = ShortLived::new(LONG_BYTES);
+    let mut input = Long::new(LONG_BYTES, LONG_TASKS, LONG_CPUS);
     let report = run(&mut input);
     let seconds = start.elapsed().as_secs_f64();
     assert_eq!(report.agreement.disagreements, 0, "{:?}", report.agreement.first);
     println!(
-        "{:.0} MB of text with {} tasks, generated meanwhile: {seconds:.1} s",
+        "{:.0} MB of text, generated meanwhile: {} lines, {LONG_CPUS} CPUs, {} tasks, {LONG_TASKS} of them at a time, \
+         {} decisions: {seconds:.1} s",
         report.bytes as f64 / MB,
-        input.tasks
+        report.lines,
+        input.tasks,
+        report.agreement.decisions
     );
-    match (before, peak_kib()) {
+    match (before, peak_bytes()) {
         (Some(before), Some(after)) => {
             println!(
                 "peak memory: {:.1} MB, of it before the replay {:.1} MB",
-                after / 1024.0,
-                before / 1024.0
+                after as f64 / MB,
+                before as f64 / MB
             );
         }
         _ => println!("peak memory: SKIPPED: no /proc/self/status here"),
@@ -102,80 +111,4 @@ fn seconds(work: impl FnOnce() -> u64) -> f64 {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// The most memory that this process ever had resident, in KiB.
-fn peak_kib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// A recording in which a parent forks child after child, each of which runs once and dies.
-struct ShortLived {
-    tasks: u64,
-    left: u64,
-    block: String,
-    read: usize,
-}
-
-impl ShortLived {
-    fn new(bytes: u64) -> Self {
-        Self { tasks: 0, left: bytes, block: "# tracer: function\n".to_string(), read: 0 }
-    }
-
-    fn next_task(&mut self) {
-        const PIDS: u64 = 4_194_304 - 1000;
-        let child = 1000 + self.tasks % PIDS;
-        let time = self.tasks as f64 / 1e4;
-        self.tasks += 1;
-        self.block.clear();
-        let mut line = |pid: u64, what: &str| {
-            writeln!(self.block, "          worker-{pid:<7} [000] d..2. {time:>12.6}: {what}")
-                .expect("memory");
-        };
-        let switch = |from: u64, state: &str, to: u64| {
-            format!(
-                "sched_switch: prev_comm=worker prev_pid={from} prev_prio=120 prev_state={state} \
-                 ==> next_comm=worker next_pid={to} next_prio=120"
-            )
-        };
-        let fpu = |event: &str| {
-            format!("x86_fpu_{event}: x86/fpu: 000000002b6caff0 load: 0 xfeatures: 217 xcomp_bv: 0")
-        };
-        line(1, "sys_enter: NR 56 (1200011, 0, 0, 0, 0, 0)");
-        line(1, "fpu_clone <-copy_thread");
-        line(1, &fpu("copy_src"));
-        line(1, &fpu("copy_dst"));
-        line(1, &format!("sched_process_fork: comm=worker pid=1 child_comm=worker child_pid={child}"));
-        line(1, &switch(1, "S", child));
-        line(1, &fpu("regs_deactivated"));
-        line(child, "switch_fpu_return <-exit_to_user_mode_prepare");
-        line(child, &fpu("regs_activated"));
-        line(child, "sched_process_exit: comm=worker pid=1 prio=120");
-        line(child, &fpu("regs_deactivated"));
-        line(child, &fpu("dropped"));
-        line(child, &switch(child, "Z", 1));
-        line(child, &fpu("regs_deactivated"));
-        line(1, "switch_fpu_return <-exit_to_user_mode_prepare");
-        line(1, &fpu("regs_activated"));
-    }
-}
-
-impl Read for ShortLived {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.read == self.block.len() {
-            if self.left < self.block.len() as u64 {
-                return Ok(0);
-            }
-            self.left -= self.block.len() as u64;
-            self.read = 0;
-            self.next_task();
-        }
-        let rest = &self.block.as_bytes()[self.read..];
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        self.read += count;
-        Ok(count)
-    }
 }

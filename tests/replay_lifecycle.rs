@@ -273,6 +273,30 @@ fn a_thread_that_execs_goes_on_under_its_leaders_pid() {
     }
 }
 
+/// Thread 12 waits in exec until its leader 10 is dead, and has its pid before the leader's last switch: the first line
+/// of either under the other's pid tells.
+#[test]
+fn a_thread_that_execs_may_exchange_pids_with_a_leader_that_still_runs() {
+    let leader_dies = "1 10 enters\n 1 10 exits\n 1 10 drops\n 1 10 saved\n 1 10 dropped";
+    let comes = format!("0 12 enters\n 0 12 to 0 D\n 0 12 saved\n {leader_dies}\n 0 0 to 12");
+    let goes_on = "0 10 flushes\n 0 10 execs 12\n 0 10 returns\n 0 10 loaded\n 0 10 enters";
+    for comes in [comes.clone(), format!("{comes}\n 0 12 timer")] {
+        for rows in [
+            // The leader has a line first.
+            format!("{comes}\n ! 1 12 to 0 X\n 1 12 saved\n 1 0 timer\n {goes_on}"),
+            // The thread has.
+            format!("{comes}\n 0 10 timer\n ! 1 12 to 0 X\n 1 12 saved\n 1 0 timer\n {goes_on}"),
+            // It starts its program before the leader's last switch.
+            format!("{comes}\n {goes_on}\n ! 1 12 to 0 X\n 1 12 saved\n 1 0 timer"),
+        ] {
+            let report = functions(&format!("{rows}\n 0 10 to 0\n 0 10 saved\n 0 0 timer")).agrees(4);
+            assert_eq!(report.agreement.undecidable, 0, "{rows}");
+            assert_eq!(quirks(&report, Quirk::ExitSavesDeadTask), 1, "{rows}");
+            functions(&rows.replace("\n 1 12 saved", "")).disagrees(Decision::SwitchOut, true);
+        }
+    }
+}
+
 #[test]
 fn the_optimum_saves_and_restores_what_is_needed() {
     let away =
@@ -308,4 +332,17 @@ fn the_optimum_saves_and_restores_what_is_needed() {
         let optimum = functions(&rows).report().optimum;
         assert_eq!((optimum.saves, optimum.restores), (saves, restores), "{what}\n{rows}");
     }
+}
+
+/// Its state is dropped while only the registers have it, and need_fpu_load stays clear.
+#[test]
+fn a_kernel_fpu_section_saves_a_dead_task_so_that_its_last_switch_does_not() {
+    let section = "0 7 kernel-fpu\n 0 7 kernel-fpu-end";
+    let dies =
+        format!("0 7 enters\n 0 7 exits\n 0 7 drops\n 0 7 saved\n 0 7 dropped\n {section}\n {section}");
+    let report = functions(&format!("{dies}\n 0 7 to 0 Z\n 0 0 timer")).agrees(1);
+    assert_eq!(quirks(&report, Quirk::KernelFpuSavesDeadTask), 1);
+    assert_eq!(quirks(&report, Quirk::ExitSavesDeadTask), 0);
+    functions(&format!("{dies}\n ! 0 7 to 0 Z\n 0 7 saved\n 0 0 timer"))
+        .disagrees(Decision::SwitchOut, false);
 }

@@ -38,6 +38,10 @@ pub enum Quirk {
     /// A task that died with its state in the registers is saved at its last switch: `fpu__drop` clears the
     /// owner but does not set TIF_NEED_FPU_LOAD (from 5.2 on). Counted: saves.
     ExitSavesDeadTask,
+    /// Kernel code uses the registers while such a task is still current, in an interrupt or in its own exit (a thread's
+    /// `release_task` feeds the random generator): `kernel_fpu_begin_mask` saves it and sets TIF_NEED_FPU_LOAD, so that
+    /// its last switch does not (from 5.2 on). Counted: saves.
+    KernelFpuSavesDeadTask,
     /// `fpu__drop` clears the owner slot even when it names another task, which then has to be restored
     /// (5.2 to 6.15; from 6.16 on it returns early when TIF_NEED_FPU_LOAD is set). Counted: restores.
     ExitClearsOwner,
@@ -47,11 +51,21 @@ pub enum Quirk {
 }
 
 impl Quirk {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::ForkLoadsParent,
+        Self::ExitSavesDeadTask,
+        Self::KernelFpuSavesDeadTask,
+        Self::ExitClearsOwner,
+        Self::CoreDumpSavesTwice,
+    ];
+
     /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::ForkLoadsParent => "fork_loads_parent",
             Self::ExitSavesDeadTask => "exit_saves_dead_task",
+            Self::KernelFpuSavesDeadTask => "kernel_fpu_saves_dead_task",
             Self::ExitClearsOwner => "exit_clears_owner",
             Self::CoreDumpSavesTwice => "core_dump_saves_twice",
         }
@@ -62,6 +76,7 @@ impl Quirk {
         match self {
             Self::ForkLoadsParent => "fpu_clone, from 5.16",
             Self::ExitSavesDeadTask => "fpu__drop, from 5.2",
+            Self::KernelFpuSavesDeadTask => "kernel_fpu_begin_mask, from 5.2",
             Self::ExitClearsOwner => "fpu__drop, 5.2 to 6.15",
             Self::CoreDumpSavesTwice => "fpu_sync_fpstate, from 5.14",
         }
@@ -70,7 +85,7 @@ impl Quirk {
     /// What is counted: the operations that it cost the kernel.
     pub fn costs(self) -> &'static str {
         match self {
-            Self::ExitSavesDeadTask | Self::CoreDumpSavesTwice => "saves",
+            Self::ExitSavesDeadTask | Self::KernelFpuSavesDeadTask | Self::CoreDumpSavesTwice => "saves",
             Self::ForkLoadsParent | Self::ExitClearsOwner => "restores",
         }
     }

@@ -76,10 +76,32 @@ impl<P: Policy> Driver<P> {
         self.knows(pid)
     }
 
+    /// Lets two tasks exchange their pids, if one of them is dead, and returns whether that is so: one of them has a
+    /// line where the other is. The dead one cannot have come or gone without a switch. It is the leader of the other,
+    /// whose exec (`de_thread`, `exchange_tids`) did not wait for the leader's last switch.
+    pub(super) fn exchange_pids(&mut self, one: u32, other: u32) -> bool {
+        let [Some(a), Some(b)] = [one, other].map(|pid| self.tasks.get(&pid).copied()) else { return false };
+        if self.fleet.is_alive(a.task) == self.fleet.is_alive(b.task) {
+            return false;
+        }
+        self.tasks.extend([(one, b), (other, a)]);
+        let name = |pid| match pid {
+            _ if pid == one => other,
+            _ if pid == other => one,
+            _ => pid,
+        };
+        for cpu in &mut self.cpus {
+            (cpu.current, cpu.pending) = (cpu.current.map(name), cpu.pending.renamed(name));
+        }
+        true
+    }
+
     /// `sched_process_exec`: behind the flush. A thread that execs has its leader's pid from before the flush on,
-    /// without a switch; as it starts from nothing there, it is a new task, and the old one is gone.
+    /// without a switch; as it starts from nothing there, it is a new task, and the old one is gone. Where the two
+    /// were seen to exchange their pids, the old one is the leader's by now, and goes with its last switch.
     pub(super) fn exec_event(&mut self, cpu: CpuId, pid: u32, old_pid: u32) -> Done {
-        if pid != old_pid {
+        let leader_is_dying = self.tasks.get(&old_pid).is_some_and(|old| !self.fleet.is_alive(old.task));
+        if pid != old_pid && !leader_is_dying {
             self.vacate(old_pid, None)?;
         }
         if !self.tasks.get(&pid).is_some_and(|task| task.flushed) {

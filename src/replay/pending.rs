@@ -48,7 +48,12 @@ impl<P: Policy> Driver<P> {
     pub(super) fn runs(&mut self, cpu: CpuId, pid: u32, now_us: u64) -> Done {
         match self.track(cpu).current {
             Some(current) if current == pid => return Ok(()),
-            Some(current) => self.switch(cpu, current, pid, false, None)?,
+            Some(current) => {
+                if self.exchange_pids(current, pid) {
+                    return Ok(());
+                }
+                self.switch(cpu, current, pid, false, None)?;
+            }
             None => self.comes(cpu, pid)?,
         }
         self.track(cpu).since_us = now_us;
@@ -254,7 +259,17 @@ impl<P: Policy> Driver<P> {
             Current::Idle | Current::Switching => KernelContext::SoftIrq,
         };
         self.track(cpu).cleared = None;
+        self.saves_dead_task(cpu)?;
         self.emit(Event::KernelFpuBegin(cpu, context))
+    }
+
+    /// A kernel FPU section saves the current task although it is dead, and its last switch does not.
+    fn saves_dead_task(&mut self, cpu: CpuId) -> Done {
+        let Some(pid) = self.track(cpu).current else { return Ok(()) };
+        if self.tasks.get(&pid).is_some_and(|track| track.saved_when_dead) {
+            self.agreement.quirk(Quirk::KernelFpuSavesDeadTask);
+        }
+        self.update(pid, |track| track.saved_when_dead = false)
     }
 
     /// Ends the kernel FPU section that is open on the CPU, if one is.

@@ -111,6 +111,15 @@ pub(super) enum Pending {
 }
 
 impl Pending {
+    /// With other names for the tasks.
+    pub(super) fn renamed(self, name: impl Fn(u32) -> u32) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Switch { prev, next, dead } => Self::Switch { prev: name(prev), next: name(next), dead },
+            Self::Return { pid, expected } => Self::Return { pid: name(pid), expected },
+        }
+    }
+
     /// Whether this line of the CPU is the one that says yes.
     pub(super) fn is_answered_by(self, pid: u32, what: What<'_>) -> bool {
         match self {
