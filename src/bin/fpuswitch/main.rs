@@ -4,8 +4,10 @@ mod bundled;
 mod costs;
 mod json;
 mod layout;
+mod one;
 mod replay;
 mod run;
+mod several;
 
 use clap::{Parser, Subcommand};
 use fpuswitch::fpu::{Policy, policy::Builtin};
