@@ -5,6 +5,7 @@ mod costs;
 mod json;
 mod layout;
 mod one;
+mod pictures;
 mod replay;
 mod run;
 mod several;

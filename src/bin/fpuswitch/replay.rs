@@ -1,11 +1,12 @@
 //! `fpuswitch replay`.
 
 use crate::{
-    Named, Status, bundled, complain, costs::Source, json, one::print_one, print, several::print_several,
+    Named, Status, bundled, complain, costs::Source, json, one::print_one, pictures::Pictures, print,
+    several::print_several,
 };
 use fpuswitch::{
     fpu::policy::Builtin,
-    replay::{Options, ReplayError, Report, replay as replay_recording},
+    replay::{Options, ReplayError, Report, replay as replay_recording, replay_with_timeline},
 };
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use std::{
@@ -43,6 +44,8 @@ pub(crate) struct Arguments {
     /// Print one JSON object a recording, one line each.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pictures: Pictures,
     /// Recordings: ftrace text, plain or gzip; - for standard input. Without: those that come with the crate.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -56,12 +59,26 @@ pub(crate) fn replay(arguments: &Arguments) -> Status {
     } else if !arguments.policies.is_empty() {
         options.policies = distinct(&arguments.policies);
     }
+    let window = match arguments.pictures.window(arguments.files.len()) {
+        Ok(window) => window,
+        Err(error) => return complain("replay", &error),
+    };
+    let watched = watched(&arguments.policies, &mut options.policies);
     let mut found = Vec::new();
     let mut status = Status::Fine;
     for (name, input) in inputs(&arguments.files) {
         let report = input.map_err(|error| ReplayError::Input(error.into()));
-        match report.and_then(|input| replay_recording(input, &options)) {
-            Ok(report) => {
+        let report = report.and_then(|input| match window {
+            Some(window) => replay_with_timeline(input, &options, watched, window)
+                .map(|(report, timeline)| (report, Some(timeline))),
+            None => replay_recording(input, &options).map(|report| (report, None)),
+        });
+        match report {
+            Ok((report, timeline)) => {
+                if let Some(timeline) = timeline {
+                    let drawn = arguments.pictures.draw(&name, &report, &timeline, &costs.costs);
+                    status = status.max(drawn);
+                }
                 if report.agreement.disagreements > 0 || report.says_little() {
                     status = status.max(Status::Finding);
                 }
@@ -84,6 +101,15 @@ pub(crate) fn replay(arguments: &Arguments) -> Status {
         several => print_several(several, &costs),
     }
     status
+}
+
+/// The number of the policy that pictures show: the first that was asked for, or `owner-slot`.
+fn watched(asked: &[Named], compared: &mut Vec<Builtin>) -> usize {
+    let watched = asked.first().map_or(Builtin::OwnerSlot, |named| named.0);
+    compared.iter().position(|policy| *policy == watched).unwrap_or_else(|| {
+        compared.push(watched);
+        compared.len() - 1
+    })
 }
 
 fn share(text: &str) -> Result<f64, &'static str> {
