@@ -153,8 +153,12 @@ impl<P: Policy> Driver<P> {
         (track.last_us, track.seen) = (line.time_us, true);
         // The deactivated line of a task that was just switched out still carries its name.
         if !answered && line.what != What::Deactivated {
+            let comes = self.track(cpu).current != Some(line.pid);
             self.runs(cpu, line.pid, line.time_us)?;
-            self.track(cpu).name = Name::new(line.comm);
+            // A name is looked at when its task leaves, and copying it with every line can be felt.
+            if comes || matches!(line.what, What::Switch { .. }) {
+                self.track(cpu).name = Name::new(line.comm);
+            }
             self.record(cpu, line, text)?;
         }
         self.track(cpu).decided = self.agreement.mark();

@@ -4,6 +4,7 @@ use super::{
     Options, PolicyCounts, ReplayError,
     attribution::{Attribution, Name},
     optimum::Optimum,
+    report::moved_nothing,
     schedule::Schedule,
     slices::Slices,
     timeline::Recorder,
@@ -273,9 +274,11 @@ impl<P: Policy> Fleet<P> {
         let asked = self.attribution.ask(&self.shadow, event);
         match self.shadow.apply(event) {
             Ok(ref outcome) => {
-                self.attribution.note(event, asked, outcome);
+                if !moved_nothing(outcome) {
+                    self.attribution.note(event, asked, outcome);
+                    self.reference.add(outcome);
+                }
                 self.schedule.note(event, outcome);
-                self.reference.add(outcome);
                 verify(line, KERNEL, &self.shadow, check, event, outcome)?;
                 Ok(outcome.restores())
             }

@@ -3,7 +3,7 @@
 use super::{Agreement, CauseCounts, Costs, Quirk, ScheduleCounts, TaskRestores};
 use crate::{
     fpu::{
-        Policy,
+        Load, Policy, Save,
         policy::{Calls, InKernel},
     },
     machine::Outcome,
@@ -183,7 +183,14 @@ impl PolicyCounts {
         }
     }
 
+    #[inline]
     pub(super) fn add(&mut self, outcome: &Outcome) {
+        if !moved_nothing(outcome) {
+            self.add_moves(outcome);
+        }
+    }
+
+    fn add_moves(&mut self, outcome: &Outcome) {
         self.saves += u64::from(outcome.saves());
         self.restores += u64::from(outcome.restores());
         self.restores_skipped += u64::from(outcome.restores_skipped());
@@ -209,6 +216,15 @@ impl PolicyCounts {
         }
         [optimum.saves_ratio(self.saves), optimum.restores_ratio(self.restores)]
     }
+}
+
+/// Whether there is nothing to count in an outcome, as in most: a glance for what would take several looks.
+#[inline]
+pub(super) fn moved_nothing(outcome: &Outcome) -> bool {
+    let save = matches!(outcome.save, Some(Save::Saved | Save::SavedKept));
+    let load =
+        matches!(outcome.load, Some(Load::Restored | Load::RestoredKept | Load::Skipped | Load::Initialised));
+    !save && !load && outcome.frame_save.is_none() && outcome.before[0].is_none()
 }
 
 /// `count` as a multiple of the optimum; `None` where the optimum is 0.

@@ -70,7 +70,7 @@ impl Schedule {
                 counts.entries += 1;
                 self.entered[cpu.0 as usize] = Some(kind);
             }
-            Event::Return(..) => {
+            Event::Return(..) if outcome.load != Some(Load::AlreadyLive) => {
                 let skipped = outcome.load == Some(Load::Skipped);
                 counts.due_returns += u64::from(outcome.restores()) + u64::from(skipped);
                 counts.valid_returns += u64::from(skipped);

@@ -82,9 +82,10 @@ fn of_pid(pid: u32) -> RGBColor {
     if pid == 0 {
         return FAINT;
     }
-    // Steps by the golden angle keep neighbours apart; three shades keep those apart that come round again.
+    // Steps by the golden angle keep neighbours apart. Pids that are a Fibonacci number apart come round to nearly the same
+    // hue; three shades in turn keep most of those apart.
     let hue = f64::from(pid) * 137.507_764 % 360.0;
-    let lightness = [0.46, 0.62, 0.34][(pid / 8 % 3) as usize];
+    let lightness = [0.46, 0.62, 0.34][(pid / 89 % 3) as usize];
     let chroma = (1.0 - f64::abs(2.0 * lightness - 1.0)) * 0.70;
     let part = |shift: f64| {
         let at = (hue / 60.0 + shift).rem_euclid(6.0);
