@@ -153,11 +153,10 @@ impl<P: Policy> Driver<P> {
         (track.last_us, track.seen) = (line.time_us, true);
         // The deactivated line of a task that was just switched out still carries its name.
         if !answered && line.what != What::Deactivated {
-            let comes = self.track(cpu).current != Some(line.pid);
             self.runs(cpu, line.pid, line.time_us)?;
             // A name is looked at when its task leaves, and copying it with every line can be felt.
-            if comes || matches!(line.what, What::Switch { .. }) {
-                self.track(cpu).name = Name::new(line.comm);
+            if self.track(cpu).name.0 != line.pid || matches!(line.what, What::Switch { .. }) {
+                self.track(cpu).name = (line.pid, Name::new(line.comm));
             }
             self.record(cpu, line, text)?;
         }
@@ -187,8 +186,8 @@ impl<P: Policy> Driver<P> {
 
     /// The last line of a CPU says who runs there.
     pub(super) fn identify(&mut self, cpu: CpuId) {
-        let CpuTrack { current, name, .. } = *self.track(cpu);
-        if let Some((pid, track)) = current.and_then(|pid| Some((pid, self.tasks.get(&pid)?))) {
+        let CpuTrack { current, name: (pid, name), .. } = *self.track(cpu);
+        if let Some(track) = self.tasks.get(&pid).filter(|_| current == Some(pid)) {
             self.fleet.identify(track.task, pid, name);
         }
     }

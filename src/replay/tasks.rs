@@ -123,8 +123,8 @@ impl Pending {
 pub(super) struct CpuTrack {
     /// Who runs; `None` before the first line and behind lost events.
     pub(super) current: Option<u32>,
-    /// The name that the last line has for it.
-    pub(super) name: Name,
+    /// A pid, and the name that a line here has for it.
+    pub(super) name: (u32, Name),
     pub(super) pending: Pending,
     /// The line that opened it.
     pub(super) opened: u64,

@@ -83,10 +83,11 @@ fn of_pid(pid: u32) -> RGBColor {
         return FAINT;
     }
     // Steps by the golden angle keep neighbours apart. Pids that are a Fibonacci number apart come round to nearly the same
-    // hue; three shades in turn keep most of those apart.
+    // hue, but (up to 89, and from 233 to 377) not to the same of four shades.
     let hue = f64::from(pid) * 137.507_764 % 360.0;
-    let lightness = [0.46, 0.62, 0.34][(pid / 89 % 3) as usize];
-    let chroma = (1.0 - f64::abs(2.0 * lightness - 1.0)) * 0.70;
+    let (lightness, saturation) =
+        [(0.46, 0.70), (0.68, 0.75), (0.30, 0.80), (0.56, 0.32)][(pid % 4) as usize];
+    let chroma = (1.0 - f64::abs(2.0 * lightness - 1.0)) * saturation;
     let part = |shift: f64| {
         let at = (hue / 60.0 + shift).rem_euclid(6.0);
         let ramp = (f64::abs(at - 3.0) - 1.0).clamp(0.0, 1.0);

@@ -7,7 +7,7 @@ use fpuswitch::replay::{Basis, PolicyCounts, Report, TaskRestores};
 /// How many tasks are shown.
 const MOST_TASKS: usize = 4;
 /// How wide a name of a recording may be beside the rest of its line.
-const MOST_NAME: usize = 30;
+const MOST_NAME: usize = 12;
 
 pub(crate) fn print_one(name: &str, report: &Report, costs: &Source) {
     let kernel = report.kernel;
@@ -15,7 +15,7 @@ pub(crate) fn print_one(name: &str, report: &Report, costs: &Source) {
     let separator = if name.chars().count() > MOST_NAME { "\n" } else { " " };
     print(format_args!(
         "{name}:{separator}{:.3} s on {} CPUs, {:.3} s of CPU time; {} lines{functions}\n\
-         its lines: {} switches, {} returns with a load due, {} saves, {} restores\n",
+         its lines: {} switches, {} returns with load due, {} saves, {} restores\n",
         report.seconds,
         report.cpus,
         report.cpu_ns() / 1e9,
@@ -184,7 +184,7 @@ fn print_beyond(report: &Report, costs: &Source) {
 fn print_agreement(report: &Report) {
     let agreement = &report.agreement;
     print(format_args!(
-        "agreement of owner-slot with the kernel: {} decisions, {} disagreements, {} undecidable\n",
+        "owner-slot against the kernel: {} decisions, {} disagreements, {} undecidable\n",
         agreement.decisions, agreement.disagreements, agreement.undecidable
     ));
     if agreement.inferred() > 0 {
