@@ -56,7 +56,7 @@ fn a_timeline_says_who_held_the_registers_and_what_was_done() {
     assert_eq!(holders(0), [Holder::Task(0), Holder::KernelFpu, Holder::Nobody]);
     assert_eq!(holders(1), [Holder::Nobody, Holder::Task(0)]);
     let marks = |cpu: usize| timeline.lanes[cpu].marks.iter().map(|(_, mark)| *mark).collect::<Vec<_>>();
-    assert_eq!(marks(0), [Mark::Restored, Mark::Saved]);
+    assert_eq!(marks(0), [Mark::Restored, Mark::Saved, Mark::KernelFpu]);
     assert_eq!(marks(1), [Mark::Restored, Mark::Saved, Mark::Skipped]);
     assert_eq!((timeline.tasks[0].name.as_str(), timeline.tasks[0].pid), ("task", 7));
     // The section begins in line 6 and ends in line 7.

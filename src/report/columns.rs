@@ -86,11 +86,6 @@ pub(super) fn times(lane: &Lane, mark: Mark) -> impl Iterator<Item = u64> + '_ {
     lane.marks.iter().filter(move |(_, other)| *other == mark).map(|(at, _)| *at)
 }
 
-/// When kernel FPU sections began.
-pub(super) fn sections(lane: &Lane) -> impl Iterator<Item = u64> + '_ {
-    lane.holders.iter().filter(|(_, holder)| *holder == Holder::KernelFpu).map(|(at, _)| *at)
-}
-
 /// Counts as bars that stand on the bottom of a strip, `most` as high as the strip; by their square roots, so that one
 /// can be seen beside a thousand.
 pub(super) fn bars(counts: &[u32], most: u32, height: i32) -> Vec<Block<()>> {

@@ -88,6 +88,7 @@ fn cpus(timeline: &Timeline, events: &mut Vec<(u64, Value)>) {
                 Mark::Saved => "saved",
                 Mark::Restored => "restored",
                 Mark::Skipped => "restore skipped",
+                Mark::KernelFpu => "kernel FPU section begins",
             };
             let event = json!({"ph": "i", "s": "t", "pid": CPUS, "tid": tid, "name": name, "ts": at});
             events.push((*at, event));

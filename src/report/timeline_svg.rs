@@ -2,7 +2,7 @@
 
 use super::{
     canvas::{At, Canvas, FAINT, INK, PictureError, draw},
-    columns::{Columns, bars, sections, times},
+    columns::{Columns, bars, times},
     holders::{Holders, KERNEL, NOBODY, colour, label},
 };
 use crate::replay::{Holder, Lane, Mark, Timeline};
@@ -29,11 +29,11 @@ const PER_COLUMN: usize = 10;
 const TEXT: u32 = 12;
 
 /// The strips below each bar: what, and in which colour.
-const STRIPS: [(&str, Option<Mark>, RGBColor); 4] = [
-    ("saves", Some(Mark::Saved), RGBColor(202, 88, 0)),
-    ("restores", Some(Mark::Restored), RGBColor(0, 92, 175)),
-    ("skipped", Some(Mark::Skipped), RGBColor(0, 128, 72)),
-    ("kernel FPU", None, KERNEL),
+const STRIPS: [(&str, Mark, RGBColor); 4] = [
+    ("saves", Mark::Saved, RGBColor(202, 88, 0)),
+    ("restores", Mark::Restored, RGBColor(0, 92, 175)),
+    ("skipped", Mark::Skipped, RGBColor(0, 128, 72)),
+    ("kernel FPU", Mark::KernelFpu, KERNEL),
 ];
 
 /// Draws a timeline as SVG: whose state each CPU's registers hold, and what was saved, restored and skipped.
@@ -94,10 +94,7 @@ fn x(columns: Columns, (from, to): (usize, usize)) -> core::ops::Range<i32> {
 }
 
 fn strips(columns: Columns, lane: &Lane) -> [Vec<u32>; 4] {
-    STRIPS.map(|(_, mark, _)| match mark {
-        Some(mark) => columns.counts(times(lane, mark)),
-        None => columns.counts(sections(lane)),
-    })
+    STRIPS.map(|(_, mark, _)| columns.counts(times(lane, mark)))
 }
 
 fn bar(

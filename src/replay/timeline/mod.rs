@@ -32,6 +32,8 @@ pub enum Mark {
     Restored,
     /// A restore was skipped because the registers still held the state.
     Skipped,
+    /// A kernel FPU section began: in the recording's µs, many end at once.
+    KernelFpu,
 }
 
 /// Where a task is.

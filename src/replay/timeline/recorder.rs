@@ -81,7 +81,7 @@ impl Recorder {
             _ => {}
         }
         if let Some(cpu) = event.cpu() {
-            self.mark(at_us, cpu, outcome);
+            self.mark(at_us, cpu, event, outcome);
             if let Some(task) = self.now[cpu.0 as usize].current {
                 self.place(at_us, machine, task);
             }
@@ -143,7 +143,7 @@ impl Recorder {
         }
     }
 
-    fn mark(&mut self, at_us: u64, cpu: CpuId, outcome: &Outcome) {
+    fn mark(&mut self, at_us: u64, cpu: CpuId, event: Event, outcome: &Outcome) {
         let elsewhere = outcome.before.iter().flatten().filter_map(|done| match done.asked {
             Before::Flush { cpu, .. } if done.save == Save::Saved => Some(cpu),
             _ => None,
@@ -153,6 +153,7 @@ impl Recorder {
             (Mark::Saved, outcome.saves() - flushed),
             (Mark::Restored, outcome.restores()),
             (Mark::Skipped, outcome.restores_skipped()),
+            (Mark::KernelFpu, u32::from(matches!(event, Event::KernelFpuBegin(..)))),
         ];
         let here = here.into_iter().flat_map(|(mark, times)| (0..times).map(move |_| (cpu, mark)));
         let Timeline { from_us, to_us, lanes, .. } = &mut self.timeline;
