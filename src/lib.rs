@@ -35,6 +35,7 @@
 //! # Features
 //! - `replay` (default): read ftrace recordings, and compare. Needs `host`.
 //! - `host`: the real registers of an x86-64 Linux host, and what its instructions cost. Needs `std`.
+//! - `pictures`: timelines and costs as SVG, timelines for the Perfetto UI. Needs `replay`.
 //! - `cli`: the `fpuswitch` binary.
 //! - `std`: implied by the features that need it. Without any (`default-features = false`) the crate is `no_std` +
 //!   `alloc`, and needs `thiserror` and `bitflags`.

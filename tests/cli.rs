@@ -78,6 +78,15 @@ fn json_is_one_object_a_line_with_the_documented_fields() {
         }
         assert_eq!(line["agreement"]["disagreements"], 0);
         assert_eq!(line["use"], 1.0);
+        assert_eq!((line["cpus"].as_u64(), line["cpu_seconds"].is_f64()), (Some(2), true));
+        let sum: u64 = line["causes"].as_object().expect("causes").values().filter_map(|n| n.as_u64()).sum();
+        assert_eq!(line["as_the_kernel"]["restores"], sum);
+        let task = &line["tasks"][0];
+        assert!(task["name"] == "workload" && task["pid"].is_u64() && task["causes"].is_object(), "{task}");
+        for field in ["saves", "restores", "restores_for_frames"] {
+            assert!(line["beyond_optimum"][field].is_u64(), "beyond_optimum.{field}");
+        }
+        assert!(line["optimum"]["cost_ns"].is_f64() && line["schedule"]["due_returns"].is_u64());
         assert!(line["agreement"]["quirks"]["exit_saves_dead_task"].is_u64());
         assert_eq!(line["agreement"]["first"].as_array().map(Vec::len), Some(0));
         let policies = line["policies"].as_array().expect("policies");
@@ -157,6 +166,22 @@ fn the_use_of_the_fpu_is_printed_and_counts_for_policies_that_trap() {
         let output = output(fpuswitch().args(["replay", &format!("--use={share}")]));
         assert_eq!(output.status.code(), Some(2), "{share}");
         assert!(stderr(&output).contains("a share from 0 to 1"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn one_recording_fills_one_screen_at_most() {
+    for name in ["mix-4cpu-6.1", "fork-2cpu-6.1", "cargo-build-2cpu-6.18"] {
+        // As a user names it, from the folder of the crate.
+        let mut command = fpuswitch();
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("replay");
+        let text = stdout(&output(command.arg(format!("recordings/{name}.txt.gz"))));
+        assert!(text.lines().count() <= 40, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(!row(&text, "the kernel").is_empty() && !row(&text, "optimum").is_empty(), "{text}");
+        for header in ["why the kernel restored", "most restores", "the kernel beyond the optimum"] {
+            assert!(!row(&text, header).is_empty(), "no {header} in\n{text}");
+        }
     }
 }
 

@@ -5,7 +5,9 @@
 //! and for kernel threads for ever, the machines see an idle CPU.
 
 use super::{
-    Agreement, Decision, Disagreement, KernelCounts, OptimumCounts, Options, ReplayError, Report,
+    Agreement, Decision, Disagreement, KernelCounts, OptimumCounts, Options, ReplayError, Report, Timeline,
+    WindowError,
+    attribution::Name,
     fleet::Fleet,
     form::Form,
     line::{Line, Parsed, What},
@@ -81,23 +83,33 @@ impl<P: Policy> Driver<P> {
         }
     }
 
-    /// Ends the recording.
-    pub(super) fn finish(mut self, bytes: u64) -> Result<Report, ReplayError> {
+    /// Ends the recording. There is a timeline if the fleet has a recorder.
+    pub(super) fn finish(mut self, bytes: u64) -> Result<(Report, Option<Timeline>), ReplayError> {
         if !self.is_trace {
             return Err(ReplayError::NotATrace { line: self.fleet.line + 1 });
         }
         for cpu in 0..self.cpus.len() {
+            self.fleet.now_us = self.cpus[cpu].last_us;
             self.settle(CpuId(cpu as u32), None)?;
+            self.identify(CpuId(cpu as u32));
         }
         // Loads that nothing follows which would tell what they were for.
         for task in self.tasks.values() {
             let of_signal = if self.functions { 0 } else { task.delivering as u32 + task.restoring as u32 };
             self.kernel.restores += u64::from(task.loads.saturating_sub(of_signal));
         }
+        let timeline = self.fleet.recorder.take().map(|recorder| {
+            let mut timeline = recorder.finish(self.last_us)?;
+            for (lane, track) in timeline.lanes.iter_mut().zip(&self.cpus) {
+                lane.seen = track.seen;
+            }
+            Ok::<_, WindowError>(timeline)
+        });
+        let timeline = timeline.transpose()?;
         let name = |name: Vec<u8>| String::from_utf8_lossy(&name).into_owned();
         let optimum =
             OptimumCounts { saves: self.fleet.optimum.saves, restores: self.fleet.optimum.restores };
-        Ok(Report {
+        let report = Report {
             lines: self.fleet.line,
             bytes,
             seconds: self.last_us.saturating_sub(self.first_us.unwrap_or(0)) as f64 / 1e6,
@@ -109,12 +121,23 @@ impl<P: Policy> Driver<P> {
             fpu_use: self.fleet.fpu_use(),
             policies: self.fleet.counts(),
             optimum,
+            schedule: self.fleet.schedule.counts,
+            causes: self.fleet.attribution.counts,
+            for_frames: self.fleet.attribution.for_frames,
+            reference: self.fleet.reference,
+            top: self.fleet.attribution.top(),
             ignored: self.ignored.into_iter().map(|(text, count)| (name(text), count)).collect(),
-        })
+        };
+        Ok((report, timeline))
     }
 
     fn event(&mut self, line: &Line<'_>, text: &[u8]) -> Done {
-        self.first_us.get_or_insert(line.time_us);
+        if self.first_us.is_none() {
+            self.first_us = Some(line.time_us);
+            if let Some(recorder) = &mut self.fleet.recorder {
+                recorder.begins(line.time_us);
+            }
+        }
         self.last_us = self.last_us.max(line.time_us);
         if let What::Other(name) = line.what {
             self.ignore(name);
@@ -124,13 +147,20 @@ impl<P: Policy> Driver<P> {
         self.grow_cpus(line.cpu);
         let answered = self.track(cpu).pending.is_answered_by(line.pid, line.what);
         if self.track(cpu).pending != Pending::Nothing {
+            // It happened when its own line came.
+            self.fleet.now_us = self.track(cpu).last_us;
             self.settle(cpu, Some(answered))?;
         }
+        self.fleet.now_us = line.time_us;
         let track = self.track(cpu);
         (track.last_us, track.seen) = (line.time_us, true);
         // The deactivated line of a task that was just switched out still carries its name.
         if !answered && line.what != What::Deactivated {
             self.runs(cpu, line.pid, line.time_us)?;
+            // A name is looked at when its task leaves, and copying it with every line can be felt.
+            if self.track(cpu).name.0 != line.pid || matches!(line.what, What::Switch { .. }) {
+                self.track(cpu).name = (line.pid, Name::new(line.comm));
+            }
             self.record(cpu, line, text)?;
         }
         self.track(cpu).decided = self.agreement.mark();
@@ -155,6 +185,14 @@ impl<P: Policy> Driver<P> {
 
     pub(super) fn track(&mut self, cpu: CpuId) -> &mut CpuTrack {
         &mut self.cpus[cpu.0 as usize]
+    }
+
+    /// The last line of a CPU says who runs there.
+    pub(super) fn identify(&mut self, cpu: CpuId) {
+        let CpuTrack { current, name: (pid, name), .. } = *self.track(cpu);
+        if let Some(track) = self.tasks.get(&pid).filter(|_| current == Some(pid)) {
+            self.fleet.identify(track.task, pid, name);
+        }
     }
 
     /// Notes something about a task, if it was adopted.

@@ -1,6 +1,14 @@
 //! The machines that a recording drives, all with the same events.
 
-use super::{Options, PolicyCounts, ReplayError, optimum::Optimum, slices::Slices};
+use super::{
+    Options, PolicyCounts, ReplayError,
+    attribution::{Attribution, Name},
+    optimum::Optimum,
+    report::moved_nothing,
+    schedule::Schedule,
+    slices::Slices,
+    timeline::Recorder,
+};
 use crate::{
     Component, CpuId, Current, Event, TaskId, Value,
     check::{self, Spec, Violation},
@@ -58,6 +66,11 @@ impl Check {
 #[derive(Debug)]
 pub(super) struct Fleet<P: Policy> {
     shadow: Machine<AbstractRegs, Builtin>,
+    /// What it did.
+    pub(super) reference: PolicyCounts,
+    pub(super) attribution: Attribution,
+    pub(super) schedule: Schedule,
+    pub(super) recorder: Option<Recorder>,
     runs: Vec<Run<P>>,
     pub(super) optimum: Optimum,
     /// With `--check`: what the machines are held against.
@@ -68,6 +81,8 @@ pub(super) struct Fleet<P: Policy> {
     /// Slots of tasks that are gone.
     free: Vec<u32>,
     pub(super) line: u64,
+    /// When the event happens.
+    pub(super) now_us: u64,
 }
 
 impl<P: Policy> Fleet<P> {
@@ -76,6 +91,10 @@ impl<P: Policy> Fleet<P> {
             |policy: &P| Run { machine: Machine::new(policy.clone(), 1), counts: PolicyCounts::new(policy) };
         Self {
             shadow: Machine::new(options.reference, 1),
+            reference: PolicyCounts::new(&options.reference),
+            attribution: Attribution::default(),
+            schedule: Schedule::default(),
+            recorder: None,
             runs: options.policies.iter().map(run).collect(),
             optimum: Optimum::default(),
             check: options.check.then(Check::new),
@@ -83,6 +102,7 @@ impl<P: Policy> Fleet<P> {
             fpu_free: Vec::new(),
             free: Vec::new(),
             line: 0,
+            now_us: 0,
         }
     }
 
@@ -92,6 +112,8 @@ impl<P: Policy> Fleet<P> {
 
     pub(super) fn grow_cpus(&mut self, cpus: usize) {
         self.slices.grow_cpus(cpus);
+        self.attribution.grow_cpus(cpus);
+        self.schedule.grow_cpus(cpus);
         self.shadow.grow_cpus(cpus);
         for run in &mut self.runs {
             run.machine.grow_cpus(cpus);
@@ -140,15 +162,22 @@ impl<P: Policy> Fleet<P> {
         self.kernel(event)?;
         self.optimum.apply(event);
         let (line, check) = (self.line, self.check.as_ref());
-        for Run { machine, counts } in &mut self.runs {
+        for (index, Run { machine, counts }) in self.runs.iter_mut().enumerate() {
             // The outcome is borrowed where it is: copying it is what most of the time would go to.
             match machine.apply(event) {
                 Ok(ref outcome) => {
                     counts.add(outcome);
+                    if let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.policy == index)
+                    {
+                        recorder.note(self.now_us, machine, event, outcome);
+                    }
                     verify(line, counts.name, machine, check, event, outcome)?;
                 }
                 Err(source) => return Err(ReplayError::Refused { line, event, source }),
             }
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.count(self.now_us, self.runs.iter().map(|run| &run.counts));
         }
         match event {
             Event::Return(cpu, task) => {
@@ -210,7 +239,7 @@ impl<P: Policy> Fleet<P> {
     fn first_use(&mut self, cpu: CpuId) -> Result<(), ReplayError> {
         let (line, check) = (self.line, self.check.as_ref());
         let event = Event::FirstUse(cpu);
-        for Run { machine, counts } in &mut self.runs {
+        for (index, Run { machine, counts }) in self.runs.iter_mut().enumerate() {
             let here = &machine.cpus()[cpu.0 as usize];
             let fpu_free = match here.current() {
                 Current::Task(task) => machine.task(task).is_some_and(|task| task.fpstate().is_fpu_free()),
@@ -223,6 +252,10 @@ impl<P: Policy> Fleet<P> {
                 Ok(ref outcome) => {
                     counts.add(outcome);
                     counts.traps += 1;
+                    if let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.policy == index)
+                    {
+                        recorder.note(self.now_us, machine, event, outcome);
+                    }
                     verify(line, counts.name, machine, check, event, outcome)?;
                 }
                 Err(source) => return Err(ReplayError::Refused { line, event, source }),
@@ -238,8 +271,14 @@ impl<P: Policy> Fleet<P> {
     /// how often it restored.
     pub(super) fn kernel(&mut self, event: Event) -> Result<u32, ReplayError> {
         let (line, check) = (self.line, self.check.as_ref());
+        let asked = self.attribution.ask(&self.shadow, event);
         match self.shadow.apply(event) {
             Ok(ref outcome) => {
+                if !moved_nothing(outcome) {
+                    self.attribution.note(event, asked, outcome);
+                    self.reference.add(outcome);
+                }
+                self.schedule.note(event, outcome);
                 verify(line, KERNEL, &self.shadow, check, event, outcome)?;
                 Ok(outcome.restores())
             }
@@ -256,6 +295,14 @@ impl<P: Policy> Fleet<P> {
         self.all(Event::UserWrite(cpu, component, value))
     }
 
+    /// A line says who the task is.
+    pub(super) fn identify(&mut self, task: TaskId, pid: u32, name: Name) {
+        self.attribution.identify(task, pid, name);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.identify(task, pid, name);
+        }
+    }
+
     /// A name for a new task.
     pub(super) fn new_task(&mut self) -> TaskId {
         let slot = self.free.pop().map_or(self.shadow.tasks().len(), |slot| slot as usize);
@@ -264,6 +311,7 @@ impl<P: Policy> Fleet<P> {
 
     /// The task is gone; its slot may be used again.
     pub(super) fn forget(&mut self, task: TaskId) {
+        self.attribution.forget(task);
         self.free.push(task.slot());
     }
 
@@ -271,8 +319,8 @@ impl<P: Policy> Fleet<P> {
         self.shadow.task(task).is_some_and(|task| task.fpstate().user_on().is_some())
     }
 
-    pub(super) fn counts(self) -> Vec<PolicyCounts> {
-        self.runs.into_iter().map(|run| run.counts).collect()
+    pub(super) fn counts(&self) -> Vec<PolicyCounts> {
+        self.runs.iter().map(|run| run.counts.clone()).collect()
     }
 }
 

@@ -36,6 +36,8 @@
 //! ```
 
 mod agreement;
+mod attribution;
+mod causes;
 mod costs;
 mod drive;
 mod fleet;
@@ -46,15 +48,21 @@ mod line;
 mod optimum;
 mod pending;
 mod report;
+mod schedule;
 mod signal;
 mod slices;
 mod tasks;
+mod timeline;
 
 pub use agreement::{Agreement, Decision, Disagreement, Quirk};
+pub use attribution::TaskRestores;
+pub use causes::{Cause, CauseCounts};
 pub use costs::Costs;
 pub use input::InputError;
 pub use line::time_us;
 pub use report::{Basis, KernelCounts, OptimumCounts, PolicyCounts, Report};
+pub use schedule::ScheduleCounts;
+pub use timeline::{Holder, Lane, Mark, Place, Sample, TaskLane, Timeline, Window, WindowError};
 
 use crate::{
     Event, EventError,
@@ -135,6 +143,9 @@ pub enum ReplayError {
         /// Why not.
         source: EventError,
     },
+    /// There is no timeline of the part of the recording that was asked for.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// With [`Options::check`]: an invariant does not hold.
     #[error("line {line}: under {policy} {violation}")]
     Violation {
@@ -154,8 +165,38 @@ pub enum ReplayError {
 /// # Errors
 /// [`ReplayError`] for input that is no recording, cut off, damaged or malformed, with the line.
 pub fn replay<P: Policy>(input: impl Read, options: &Options<P>) -> Result<Report, ReplayError> {
+    let (report, _) = run(input, options, None)?;
+    Ok(report)
+}
+
+/// Replays one recording, and takes down what happens in a part of it under one of the policies, by its number.
+///
+/// As [`replay`], but memory grows with what happens in the window.
+///
+/// # Errors
+/// As [`replay`], and [`ReplayError::Window`] for a window behind the recording's end.
+///
+/// # Panics
+/// If there are not so many policies.
+pub fn replay_with_timeline<P: Policy>(
+    input: impl Read,
+    options: &Options<P>,
+    policy: usize,
+    window: Window,
+) -> Result<(Report, Timeline), ReplayError> {
+    let names = options.policies.iter().map(Policy::name).collect();
+    let (report, timeline) = run(input, options, Some(timeline::Recorder::new(policy, window, names)))?;
+    Ok((report, timeline.unwrap_or_default()))
+}
+
+fn run<P: Policy>(
+    input: impl Read,
+    options: &Options<P>,
+    recorder: Option<timeline::Recorder>,
+) -> Result<(Report, Option<Timeline>), ReplayError> {
     let mut lines = input::Lines::new(input)?;
     let mut driver = drive::Driver::new(options);
+    driver.fleet.recorder = recorder;
     while let Some((text, number)) = lines.next_line()? {
         driver.text(text, number)?;
     }

@@ -83,6 +83,7 @@ impl<P: Policy> Driver<P> {
 
     /// An adopted task leaves its CPU, and its pid if it is dead.
     fn leaves(&mut self, cpu: CpuId, pid: u32, track: TaskTrack, dead: bool, found: Option<bool>) -> Done {
+        self.identify(cpu);
         if !self.functions && track.loads > 0 && !track.exiting && self.fleet.is_alive(track.task) {
             // Without function lines, a load is what a return to user leaves behind.
             self.returned(cpu, pid, EntryKind::Interrupt)?;
@@ -150,6 +151,7 @@ impl<P: Policy> Driver<P> {
     pub(super) fn takes_off(&mut self, pid: u32, task: TaskId) -> Result<bool, ReplayError> {
         let Some(on) = self.fleet.task(task).and_then(|task| task.on()) else { return Ok(true) };
         let Some(track) = self.tasks.get(&pid).copied() else { return Ok(false) };
+        self.identify(on);
         let cpu = self.track(on);
         cpu.current = None;
         let (dead, found, opened) = match cpu.pending {

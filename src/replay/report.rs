@@ -1,9 +1,9 @@
 //! What a replay found.
 
-use super::{Agreement, Costs};
+use super::{Agreement, CauseCounts, Costs, Quirk, ScheduleCounts, TaskRestores};
 use crate::{
     fpu::{
-        Policy,
+        Load, Policy, Save,
         policy::{Calls, InKernel},
     },
     machine::Outcome,
@@ -36,6 +36,17 @@ pub struct Report {
     pub policies: Vec<PolicyCounts>,
     /// The fewest saves and restores possible.
     pub optimum: OptimumCounts,
+    /// What the machine did that is held against the kernel, with the kernel's quirks but for the saves of dead tasks:
+    /// [`as_the_kernel`](Self::as_the_kernel) has these too.
+    pub reference: PolicyCounts,
+    /// Why it restored. They add up to its restores.
+    pub causes: CauseCounts,
+    /// Those of its restores that only loaded registers which went to a signal frame.
+    pub for_frames: u64,
+    /// Whose restores they were: the tasks with most, [`TaskRestores::MOST_KEPT`] at most.
+    pub top: Vec<TaskRestores>,
+    /// The schedule, in the words of break-even formulas.
+    pub schedule: ScheduleCounts,
     /// Event and function names that mean nothing here, and how often each occurs.
     pub ignored: BTreeMap<String, u64>,
 }
@@ -46,6 +57,26 @@ impl Report {
     pub fn says_little(&self) -> bool {
         let agreement = &self.agreement;
         agreement.infers_too_much() || (self.lost > 0 && agreement.undecidable > agreement.decisions)
+    }
+
+    /// The CPU time that the recording covers, in ns.
+    pub fn cpu_ns(&self) -> f64 {
+        self.seconds * self.cpus as f64 * 1e9
+    }
+
+    /// What the kernel did, with what leaves no line in a recording: the policy that it has, with all quirks.
+    pub fn as_the_kernel(&self) -> PolicyCounts {
+        let dead = self.agreement.quirks.get(&Quirk::ExitSavesDeadTask).copied().unwrap_or(0);
+        PolicyCounts { saves: self.reference.saves + dead, ..self.reference.clone() }
+    }
+
+    /// The saves and restores that the kernel did beyond the optimum.
+    pub fn beyond_optimum(&self) -> [u64; 2] {
+        let kernel = self.as_the_kernel();
+        [
+            kernel.saves.saturating_sub(self.optimum.saves),
+            kernel.restores.saturating_sub(self.optimum.restores),
+        ]
     }
 }
 
@@ -152,7 +183,14 @@ impl PolicyCounts {
         }
     }
 
+    #[inline]
     pub(super) fn add(&mut self, outcome: &Outcome) {
+        if !moved_nothing(outcome) {
+            self.add_moves(outcome);
+        }
+    }
+
+    fn add_moves(&mut self, outcome: &Outcome) {
         self.saves += u64::from(outcome.saves());
         self.restores += u64::from(outcome.restores());
         self.restores_skipped += u64::from(outcome.restores_skipped());
@@ -180,12 +218,26 @@ impl PolicyCounts {
     }
 }
 
+/// Whether there is nothing to count in an outcome, as in most: a glance for what would take several looks.
+#[inline]
+pub(super) fn moved_nothing(outcome: &Outcome) -> bool {
+    let save = matches!(outcome.save, Some(Save::Saved | Save::SavedKept));
+    let load =
+        matches!(outcome.load, Some(Load::Restored | Load::RestoredKept | Load::Skipped | Load::Initialised));
+    !save && !load && outcome.frame_save.is_none() && outcome.before[0].is_none()
+}
+
 /// `count` as a multiple of the optimum; `None` where the optimum is 0.
 pub(crate) fn over_optimum(count: u64, optimum: u64) -> Option<f64> {
     (optimum != 0).then(|| count as f64 / optimum as f64)
 }
 
 impl OptimumCounts {
+    /// What that costs, in ns.
+    pub fn cost_ns(&self, costs: &Costs) -> f64 {
+        self.saves as f64 * costs.save_ns + self.restores as f64 * costs.restore_ns
+    }
+
     /// `saves` as a multiple of the fewest; `None` where that is 0.
     pub fn saves_ratio(&self, saves: u64) -> Option<f64> {
         over_optimum(saves, self.saves)

@@ -1,6 +1,6 @@
 //! What the driver knows of the tasks and CPUs of a recording, beside the machines.
 
-use super::{agreement::Mark, drive::UNKNOWN, line::What};
+use super::{agreement::Mark, attribution::Name, drive::UNKNOWN, line::What};
 use crate::TaskId;
 
 /// An operation whose function line marks its start; the load that it may do comes later, and the task can be
@@ -135,6 +135,8 @@ impl Pending {
 pub(super) struct CpuTrack {
     /// Who runs; `None` before the first line and behind lost events.
     pub(super) current: Option<u32>,
+    /// A pid, and the name that a line here has for it.
+    pub(super) name: (u32, Name),
     pub(super) pending: Pending,
     /// The line that opened it.
     pub(super) opened: u64,

@@ -4,10 +4,13 @@ mod bundled;
 mod costs;
 mod json;
 mod layout;
+mod one;
+mod pictures;
 #[cfg(target_os = "linux")]
 mod record;
 mod replay;
 mod run;
+mod several;
 
 use clap::{Parser, Subcommand};
 use fpuswitch::fpu::{Policy, policy::Builtin};
