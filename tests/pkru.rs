@@ -79,7 +79,20 @@ fn a_user_worker_has_the_keys_of_the_program_that_made_it() {
          user-memory c0 T3 write 1 | access allowed
          user-memory c0 T3 write 2 | access denied
          out c0; in c1 T3
-         user-memory c1 T3 write 1 | access allowed",
+         user-memory c1 T3 write 1 | access allowed
+         user-memory c1 T0 write 2 | access denied
+         user-memory c1 T1 write 2 | access allowed",
+    );
+    // It is the program's memory, whoever's keys it is accessed with; a task that has exited has none.
+    tell_where(
+        HAS_PKRU,
+        T0_RAN,
+        "user-worker c0 T3; kernel-pkru c0 0x0
+         user-memory c0 T3 write 2 | access allowed
+         kernel-pkru c0 0xffffffff
+         user-memory c0 T3 write 2 | access denied
+         exit c0
+         user-memory c0 T3 write 2 | access allowed",
     );
 }
 
@@ -238,6 +251,32 @@ fn trap_policies_are_refused_by_name() {
     let refused = Builtin::ALL.into_iter().filter(|policy| PkruMode::InXsave.check(policy).is_err());
     assert_eq!(refused.collect::<Vec<_>>(), [Builtin::TrapRestore, Builtin::FullLazy, Builtin::UseClass]);
     assert!(Builtin::ALL.iter().all(|policy| PkruMode::Eager.check(policy).is_ok()));
+}
+
+/// The slow path of a return gives no registers up before it has copied the frame: with PKRU in images it would lose PKRU.
+#[test]
+fn a_copy_that_faults_changes_nothing() {
+    on_every_register_file!(|regs| if regs.enabled().contains(Component::PKRU) {
+        for policy in without_trap() {
+            let mut checked = in_xsave(regs, policy, 1);
+            checked.run("spawn T0; in c0 T0; return c0 T0; user-pkru c0 0x55555550; entry c0 system-call");
+            checked.run("sigreturn c0; frame T0 absent; sigreturn-copy c0; read-pkru T0");
+        }
+    });
+}
+
+/// Nothing moves where PKRU is no part of the state: no trap is armed, nothing is saved.
+#[test]
+fn a_read_of_pkru_leaves_registers_where_they_are() {
+    on_every_register_file!(|regs| if regs.enabled().contains(Component::PKRU) {
+        for policy in [Builtin::TrapRestore, Builtin::FullLazy, Builtin::LazySave] {
+            let mut checked = Checked::on(regs, policy, 1);
+            checked.run("spawn T0; in c0 T0; return c0 T0; user-write c0 AVX 7; entry c0 system-call");
+            let before = checked.machine.clone();
+            checked.run("read-pkru T0; kernel-pkru c0 0x55555554");
+            assert!(checked.machine.cpus() == before.cpus() && !before.cpus()[0].slot().trap_armed());
+        }
+    });
 }
 
 /// In user mode PKRU is right in either mode, whatever happens.

@@ -5,8 +5,8 @@ mod support;
 use fpuswitch::{
     Component, EventError, Pkru, TaskId, Value,
     fpu::{Policy, policy::Builtin},
-    machine::{Machine, RegsetError},
-    registers::{AbstractRegs, Image, RegisterFile, SoftRegs, XsaveImage},
+    machine::RegsetError,
+    registers::{Image, RegisterFile, SoftRegs, XsaveImage},
     xstate::{Area, CpuidDump, Format, Layout, Refusal, ViewError, XcompBv, XstateBv},
 };
 use support::{
@@ -171,11 +171,16 @@ fn who_has_no_register_set_is_refused_by_name() {
         assert_eq!(checked.machine.set_regset(task, &[]).map(drop), Err(RegsetError::Event(error)));
     }
     assert!(matches!(checked.machine.set_regset(T0, &[]), Err(RegsetError::View(ViewError::NoXsave(_)))));
-    assert_eq!(checked.machine, before);
     assert!(matches!(checked.machine.regset(T0), Err(RegsetError::View(ViewError::NoXsave(_)))));
+    assert_eq!(checked.machine, before);
 
-    let mut machine = Machine::<AbstractRegs, _>::new(Builtin::Eager, 1);
-    assert!(machine.regset(T0).is_err());
+    // Nobody is interrupted for what there is not.
+    let mut checked = Checked::new(Builtin::OwnerSlot, 1);
+    checked.run("spawn T0; in c0 T0; return c0 T0");
+    let before = checked.machine.clone();
+    assert!(matches!(checked.machine.regset(T0), Err(RegsetError::View(ViewError::NoXsave(_)))));
+    assert_eq!(checked.machine, before);
+
     let image = XsaveImage::new(&Layout::fxsave_only(), Format::Fxsave);
     assert!(matches!(image.regset(Pkru(0)), Err(ViewError::NoXsave(_))));
 }

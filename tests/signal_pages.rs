@@ -5,7 +5,7 @@ mod support;
 use fpuswitch::{
     Component, CpuId, Rfbm, TaskId, Value,
     fpu::{
-        Fpstate, FrameLoad, FrameSave, OwnerSlot, PreemptOff, TaskKind, move_to_cpu, signal_deliver,
+        FaultIn, Fpstate, FrameLoad, FrameSave, OwnerSlot, PreemptOff, TaskKind, move_to_cpu, signal_deliver,
         signal_enter, signal_fault_in, signal_save, sigreturn, sigreturn_copy, sigreturn_load,
     },
     registers::{Program, RegisterFile, SoftFrame, SoftRegs},
@@ -43,7 +43,8 @@ fn any_page_of_a_frame_can_be_absent() {
                             sigreturn_copy(&mut cpu, task, frame).map(|load| Some(load == FrameLoad::Copied))
                         }
                         "enter" => signal_enter(&mut cpu, task).map(|()| None),
-                        _ => signal_fault_in(&mut cpu, task, frame).map(|there| Some(there == Ok(()))),
+                        _ => signal_fault_in(&mut cpu, task, frame)
+                            .map(|there| Some(there == FaultIn::Present)),
                     }
                     .expect("nobody else is there")
                 };

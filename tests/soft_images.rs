@@ -44,7 +44,10 @@ fn a_new_image_has_room_for_all_but_what_xfd_can_disable() {
         assert_eq!(image.area().xcomp_bv(), expected, "{name}");
         assert!(image.is_restorable(), "{name}");
         let all = XsaveImage::new(regs.layout(), format);
-        assert_eq!((all.room(), &all), (regs.enabled(), &image), "{name}");
+        assert_eq!(all.room(), regs.enabled(), "{name}");
+        assert!(all.area().same_values(image.area()), "{name}");
+        // The room for tiles is what a task may use: it tells images apart.
+        assert_eq!(all == image, regs.dynamic().is_empty(), "{name}");
     }
     // Tiles that nothing can disable are in every image.
     let dump = cpus::CPUS.iter().find(|(name, _)| *name == "sapphire-rapids").unwrap().1;
@@ -168,7 +171,8 @@ fn growing_keeps_what_is_there() {
             let before = image.clone();
             assert_eq!(image.grow(TILES | ComponentSet::LEGACY), Ok(()), "{name}, {what}");
             assert_eq!(image.room(), blank.enabled(), "{name}, {what}");
-            assert_eq!((&image, image.pkru()), (&before, before.pkru()), "{name}, {what}");
+            assert!(image.area().same_values(before.area()), "{name}, {what}");
+            assert_eq!((image.refusal(), image.pkru()), (before.refusal(), before.pkru()), "{name}, {what}");
             // Once more changes nothing, and neither does what cannot be.
             let bytes = image.area().bytes().to_vec();
             assert_eq!(image.grow(TILES), Ok(()));
@@ -178,7 +182,7 @@ fn growing_keeps_what_is_there() {
             assert_eq!(image.set(Component::TILEDATA, B), Ok(()), "{name}, {what}");
             assert_eq!(image.get(Component::TILEDATA), B, "{name}, {what}");
             image.reset();
-            assert_eq!(image, blank.new_image(), "{name}, {what}");
+            assert!(image.area().same_values(blank.new_image().area()), "{name}, {what}");
             filled(&blank, B).save(Rfbm::ALL, &mut image);
             let mut regs = blank.clone();
             regs.restore(Rfbm::ALL, &image).unwrap();
@@ -280,4 +284,18 @@ fn a_debugger_sees_all_that_the_cpu_has_and_writes_what_there_is_room_for() {
     let old = SoftRegs::default().with_save_instruction(SaveInstruction::Fxsave).unwrap();
     assert!(matches!(old.new_image().regset(Pkru(0)), Err(ViewError::NoXsave(_))));
     assert!(matches!(old.new_image().set_regset(&[0; 576]), Err(ViewError::NoXsave(_))));
+}
+
+/// What a task may use follows from the room: two images that differ in it lead to different machines.
+#[test]
+fn images_with_other_dynamic_room_differ() {
+    let regs = SoftRegs::new(&cpu("sapphire-rapids"));
+    let (image, mut grown) = (regs.new_image(), regs.new_image());
+    grown.grow(TILES).unwrap();
+    assert_ne!(image, grown);
+    grown.area_mut().set_xstate_bv(XstateBv(1 << 18));
+    assert!(grown.is_restorable());
+    let mut bad = image.clone();
+    bad.area_mut().set_xstate_bv(XstateBv(1 << 18));
+    assert!(!bad.is_restorable(), "XFD disables what there is no room for");
 }

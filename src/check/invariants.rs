@@ -150,11 +150,11 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
         return holds(Invariant::I2, false, || format!("the reference model does not know {id}"));
     };
     if fpstate.need_fpu_load() {
+        holds(Invariant::I9, fpstate.image().is_restorable(), || {
+            format!("a restore would refuse the image of {id}")
+        })?;
         if !fpstate.signal().is_returning() {
             let image = fpstate.image();
-            holds(Invariant::I9, image.is_restorable(), || {
-                format!("a restore would refuse the image of {id}")
-            })?;
             for component in components(machine_regs(machine)) {
                 let (is, ought) = (image.get(component), state.value(component));
                 holds(Invariant::I4, fits(machine, is, ought), || {
@@ -217,7 +217,17 @@ fn check_pkru_in_memory<R: RegisterFile, P: Policy>(
     };
     holds(Invariant::I7, is.is_none_or(|is| is == ought), || {
         format!("{id} has PKRU {is:?} where its state is, expected {ought}")
-    })
+    })?;
+    if machine.pkru_mode() == PkruMode::Eager || !fpstate.need_fpu_load() {
+        return Ok(());
+    }
+    for cpu in machine.cpus().iter().filter(|cpu| fpstate.is_valid_on(cpu.slot())) {
+        let (live, held) = (cpu.regs().pkru(), fpstate.image().pkru());
+        holds(Invariant::I5, live == Some(held), || {
+            format!("{} claims {id} with PKRU {live:?}, its image holds {held}", cpu.slot().cpu())
+        })?;
+    }
+    Ok(())
 }
 
 /// I8 and I10: on a CPU that claims the task, XFD lets user code use what its image has room for, and no more.

@@ -49,7 +49,7 @@ pub fn check_outcome<R: RegisterFile, P: Policy>(
     })
 }
 
-/// The kernel accesses a program's memory with that program's keys, and the memory of another with none.
+/// The kernel accesses the memory that the current task runs on with that task's keys, and any other with none.
 fn check_user_memory(
     spec: &Spec,
     cpu: CpuId,
@@ -57,7 +57,8 @@ fn check_user_memory(
     access: PageAccess,
     outcome: &Outcome,
 ) -> Checked {
-    let pkru = spec.pkru(task).filter(|_| spec.current(cpu) == Some(task));
+    let local = spec.current(cpu).filter(|current| spec.shares_memory(*current, task));
+    let pkru = local.and_then(|current| spec.pkru(current));
     let ought =
         if pkru.is_none_or(|pkru| pkru.allows(access)) { UserAccess::Allowed } else { UserAccess::Denied };
     holds(Invariant::I7, outcome.user_memory == Some(ought), || {

@@ -55,9 +55,16 @@ pub struct Spec {
     /// Living user tasks.
     states: BTreeMap<TaskId, State>,
     /// Living user workers, which have nothing but a PKRU.
-    workers: BTreeMap<TaskId, Pkru>,
+    workers: BTreeMap<TaskId, Worker>,
     /// CPUs that have a current task.
     running: BTreeMap<CpuId, Running>,
+}
+
+/// A user worker: its PKRU, and whose memory it runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Worker {
+    pkru: Pkru,
+    of: TaskId,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,9 +142,10 @@ impl Spec {
                 self.place(child, Some(state));
             }
             Event::UserWorker(cpu, child) => {
-                let pkru = self.current(cpu).and_then(|parent| self.pkru(parent));
+                let of = self.current(cpu);
+                let worker = of.and_then(|of| Some((child, Worker { pkru: self.pkru(of)?, of })));
                 self.place(child, None);
-                self.workers.extend(pkru.map(|pkru| (child, pkru)));
+                self.workers.extend(worker);
             }
             Event::Exec(cpu) => self.on_current(cpu, |state| *state = State::new(initial())),
             Event::Exit(cpu) => {
@@ -210,7 +218,13 @@ impl Spec {
 
     /// The PKRU of a living user task or user worker.
     pub fn pkru(&self, task: TaskId) -> Option<Pkru> {
-        self.states.get(&task).map(State::pkru).or_else(|| self.workers.get(&task).copied())
+        self.states.get(&task).map(State::pkru).or_else(|| Some(self.workers.get(&task)?.pkru))
+    }
+
+    /// Whether a task, which has user memory, runs on the same as another.
+    pub fn shares_memory(&self, task: TaskId, other: TaskId) -> bool {
+        let of = |task| self.workers.get(&task).map_or(task, |worker| worker.of);
+        of(task) == of(other)
     }
 
     /// The living user tasks, by ascending name.

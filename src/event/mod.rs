@@ -60,7 +60,7 @@ pub enum FrameChange {
     BadMxcsr,
     /// FP_XSTATE_MAGIC1 is gone: what is behind the legacy region does not count.
     BadMagic,
-    /// Its software bytes say a size that is less than its components take: only the legacy region counts.
+    /// Its software bytes say a size of 0, which is less than legacy region and header: only the legacy region counts.
     BadSize,
     /// XSTATE_BV says that it holds x87 and SSE only.
     Short,

@@ -1,8 +1,8 @@
 //! Moving a state between its two homes: the four verbs, and what the rest of the protocol builds on them.
 
-use super::{Before, Defect, Fpstate, Load, Policy, PreemptOff, Save, pkru};
+use super::{Before, Defect, Fpstate, Load, PkruMode, Policy, PreemptOff, Save, pkru};
 use crate::{
-    Component, Value,
+    Component, Pkru, Value,
     registers::{Image, RegisterFile, Unsupported},
 };
 
@@ -119,8 +119,12 @@ fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Imag
 fn initialise<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
     task.reset_image(cpu.regs);
     cpu.update_xfd(task);
-    pkru::set_default_in_image(cpu, task);
     load_initial(cpu);
+    pkru::set_default_in_image(cpu, task);
+    if cpu.slot.pkru_mode == PkruMode::InXsave {
+        // It is a part of what was loaded.
+        cpu.regs.set_pkru(Pkru::DEFAULT);
+    }
 }
 
 /// Loads the initial configuration into the registers.

@@ -2,6 +2,9 @@
 //!
 //! IA32_XFD disables what the image of the registers' task has no room for. User code that comes to it traps (#NM, with the
 //! components in IA32_XFD_ERR) and, if permitted, gets the room; before that the kernel may sleep for memory.
+//!
+//! A guest's instructions count as the program's here, under the program's permission. KVM has one of its own
+//! (ARCH_REQ_XCOMP_GUEST_PERM), makes room when the guest writes XCR0 or IA32_XFD, and leaves its #NM to the guest.
 
 use super::{Before, EntryKind, Fpstate, Policy, PreemptOff, Save, switch};
 use crate::{
@@ -19,7 +22,7 @@ pub enum DynamicUse {
     NotPermitted,
     /// There is room, and XFD lets user code use it.
     Grown,
-    /// There can be no room (SIGSEGV). Nothing has changed.
+    /// There can be no room (SIGSEGV). The image is as it was.
     NoRoom,
 }
 

@@ -56,8 +56,7 @@ impl<I: Image> Guest<I> {
 /// # Errors
 /// As [`copy_to_memory`](super::copy_to_memory).
 ///
-/// # Panics
-/// In debug builds, when it is loaded already.
+/// If it is loaded already, nothing changes but that memory holds its state.
 ///
 /// # Reference
 /// Linux: fpu_swap_kvm_fpstate, arch/x86/kernel/fpu/core.c, which also loads at once.
@@ -65,7 +64,6 @@ pub fn guest_load<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
-    debug_assert!(!task.has_guest_loaded(), "the guest is loaded already");
     let save = to_memory(cpu, task)?;
     let regs = &cpu.regs;
     task.guest.get_or_insert_with(|| Guest::new(regs.new_image()));
@@ -78,14 +76,12 @@ pub fn guest_load<R: RegisterFile>(
 /// # Errors
 /// As [`copy_to_memory`](super::copy_to_memory).
 ///
-/// # Panics
-/// In debug builds, when the guest is not loaded: a put without a load would save the task's state as the guest's
-/// (f958bd2314d1, 2019). The caller has to refuse that before it gets here.
+/// If the guest is not loaded, nothing changes but that memory holds the task's state: a put without a load would make it
+/// the guest's (f958bd2314d1, 2019).
 pub fn guest_put<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
-    debug_assert!(task.has_guest_loaded(), "the guest is not loaded");
     let save = to_memory(cpu, task)?;
     swap(task, GuestStep::Out);
     Ok(save)
@@ -100,9 +96,12 @@ fn to_memory<R: RegisterFile>(
     access::copy_to_memory(cpu, task)
 }
 
-/// The images change places. The image changes, so no CPU may claim the task any more.
+/// The images change places, unless they have. The image changes, so no CPU may claim the task any more.
 fn swap<I: Image>(task: &mut Fpstate<I>, step: GuestStep) {
-    let Some(guest) = &mut task.guest else { return };
+    let Some(guest) = task.guest.as_mut().filter(|guest| guest.is_loaded() != (step != GuestStep::Out))
+    else {
+        return;
+    };
     core::mem::swap(&mut task.image, &mut guest.image);
     core::mem::swap(&mut task.given_up, &mut guest.given_up);
     guest.step = step;
@@ -110,7 +109,8 @@ fn swap<I: Image>(task: &mut Fpstate<I>, step: GuestStep) {
     task.invalidate();
 }
 
-/// The current task, whose guest is loaded, enters it. The policy decides as at a return to user.
+/// The current task, whose guest is loaded, enters it. The policy decides as at a return to user; if the guest is not
+/// loaded, it is one.
 ///
 /// # Errors
 /// As [`copy_to_cpu`](super::copy_to_cpu).
@@ -149,7 +149,7 @@ pub(super) fn left<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpst
 
 /// PKRU is the guest's inside and the task's outside (37486135d3a7, 2020). In images, it has changed with them.
 fn cross<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>, step: GuestStep) {
-    let Some(guest) = &mut task.guest else { return };
+    let Some(guest) = task.guest.as_mut().filter(|guest| guest.is_loaded()) else { return };
     guest.step = step;
     if let (PkruMode::Eager, Some(live)) = (cpu.slot.pkru_mode, cpu.regs.pkru()) {
         cpu.regs.set_pkru(guest.pkru);

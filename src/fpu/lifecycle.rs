@@ -144,10 +144,12 @@ pub fn power_loss<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) -> Result<(), Be
     Ok(())
 }
 
-/// Registers as after reset, which are nobody's: the suspend bug of 2012, 644c15418638, kept the owner, and the one of
+/// Registers as after reset, but for PKRU, which are nobody's: the suspend bug of 2012, 644c15418638, kept the owner, and the one of
 /// 2024, 10e4b5166df9, what IA32_XFD was remembered to hold.
 fn reset<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
     cpu.regs.reset();
+    // What a CPU is brought up with (Linux: setup_pku, arch/x86/kernel/cpu/common.c).
+    cpu.regs.set_pkru(Pkru::DEFAULT);
     cpu.reset_xfd(cpu.regs.dynamic());
     cpu.slot.invalidate();
     cpu.slot.trap_armed = false;

@@ -54,7 +54,7 @@ pub use owner::{OwnerSlot, PreemptOff, Validity};
 pub use pkru::{PkruMode, PkruNeedsEager, UserAccess, read_pkru, user_memory, write_pkru};
 pub use policy::{Facts, Form, LoadRule, Policy, SaveRule};
 pub use signal::{
-    FrameLoad, FrameSave, SignalEnd, SignalStep, signal_deliver, signal_enter, signal_fault_in, signal_save,
+    FaultIn, FrameLoad, FrameSave, SignalStep, signal_deliver, signal_enter, signal_fault_in, signal_save,
     sigreturn, sigreturn_copy, sigreturn_load,
 };
 pub use switch::{entry, first_use, migrate, resume, return_to_user, switch_in, switch_out};

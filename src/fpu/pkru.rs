@@ -147,8 +147,8 @@ pub enum UserAccess {
     Denied,
 }
 
-/// The kernel accesses a page of user memory: the current task's own (`is_local`), which the register guards; or that of
-/// another, through the kernel's own mapping, where no key counts.
+/// The kernel accesses a page of user memory: of the address space that the current task runs on (`is_local`), which the
+/// register guards; or of another, through the kernel's own mapping, where no key counts.
 ///
 /// # Reference
 /// Linux: arch_vma_access_permitted, arch/x86/include/asm/mmu_context.h: of a foreign address space keys are not

@@ -98,8 +98,22 @@ pub fn signal_save<R: RegisterFile>(
     Ok((load, save))
 }
 
+/// What became of the pages on which an attempt faulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum FaultIn {
+    /// They are present: try again.
+    Present,
+    /// One is not mapped: there is no delivery ([`FrameSave::Failed`]).
+    DeliveryFailed,
+    /// One is not mapped: the return is refused ([`FrameLoad::Refused`]).
+    ReturnRefused,
+    /// No attempt has faulted, and nothing has changed.
+    NotFaulted,
+}
+
 /// Makes the pages present on which the last attempt faulted. The kernel may sleep before this. If one is not mapped,
-/// there is no further attempt: it says what has become of the delivery or return.
+/// there is no further attempt: the delivery or return ends here.
 ///
 /// # Errors
 /// As [`signal_enter`].
@@ -107,32 +121,23 @@ pub fn signal_fault_in<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
     frame: &mut R::Frame,
-) -> Result<Result<(), SignalEnd>, Before> {
-    let is_mapped = frame.fault_in().is_ok();
-    match (task.signal, is_mapped) {
-        (SignalStep::SaveFaulted, true) => task.signal = SignalStep::Save,
-        (SignalStep::LoadFaulted, true) => task.signal = SignalStep::Load,
-        (SignalStep::LoadFaulted, false) => {
-            // A return that has failed for good.
-            signal_enter(cpu, task)?;
-            return Ok(Err(SignalEnd::Return));
-        }
-        (_, false) => {
-            task.signal = SignalStep::Idle;
-            return Ok(Err(SignalEnd::Delivery));
-        }
-        (_, true) => {}
+) -> Result<FaultIn, Before> {
+    let again = match task.signal {
+        SignalStep::SaveFaulted => SignalStep::Save,
+        SignalStep::LoadFaulted => SignalStep::Load,
+        _ => return Ok(FaultIn::NotFaulted),
+    };
+    if frame.fault_in().is_ok() {
+        task.signal = again;
+        return Ok(FaultIn::Present);
     }
-    Ok(Ok(()))
-}
-
-/// What has ended because the frame is not mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SignalEnd {
-    /// A delivery: [`FrameSave::Failed`].
-    Delivery,
-    /// A return: [`FrameLoad::Refused`].
-    Return,
+    if again == SignalStep::Load {
+        // The registers take the initial configuration, as behind a frame that is refused.
+        signal_enter(cpu, task)?;
+        return Ok(FaultIn::ReturnRefused);
+    }
+    task.signal = SignalStep::Idle;
+    Ok(FaultIn::DeliveryFailed)
 }
 
 /// Ends a delivery: the handler starts in the initial configuration with the default PKRU, which only the registers
@@ -212,14 +217,16 @@ pub fn sigreturn_load<R: RegisterFile>(
 }
 
 /// Tries to make the frame's state the task's image, by the way of a kernel buffer: the slow path. The registers are
-/// nobody's afterwards if they were the task's, and the image is the truth, or the task is as behind a frame that is
-/// refused.
+/// nobody's afterwards if they were the task's, and the image is the truth; or the task is as behind a frame that is
+/// refused; or, if a page is absent, nothing has changed.
 ///
 /// # Errors
 /// As [`signal_enter`].
 ///
 /// # Reference
-/// Linux: __fpu_restore_sig, arch/x86/kernel/fpu/signal.c, for 32-bit frames.
+/// Linux: __fpu_restore_sig, arch/x86/kernel/fpu/signal.c, for 32-bit frames. That copies straight to the image, with page
+/// faults allowed and behind both invalidations, whoever has the registers, and loads it in the end; here a copy is whole
+/// or nothing, and the policy says when the image is loaded.
 pub fn sigreturn_copy<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
@@ -239,8 +246,8 @@ pub fn sigreturn_copy<R: RegisterFile>(
             task.signal = SignalStep::Idle;
             Ok(FrameLoad::Copied)
         }
+        // The image is as it was, and so is whatever the registers hold.
         Err(Fault::Page) if contents.is_ok() => {
-            give_registers_up(cpu, task);
             task.signal = SignalStep::LoadFaulted;
             Ok(FrameLoad::Faulted)
         }

@@ -307,6 +307,9 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         }
         self.new_slot(child)?;
         let mut new = self.new_task(child, kind);
+        if kind == TaskKind::UserWorker {
+            new.memory = parent;
+        }
         out.save = Some(self.run(cpu, parent, out, |p, c, parent| fpu::fork(c, p, parent, &mut new.fpstate)));
         match self.tasks.get_mut(child.slot() as usize) {
             Some(gone) => *gone = new,

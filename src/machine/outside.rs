@@ -4,7 +4,7 @@ use super::{Machine, Outcome, Task};
 use crate::{
     Component, CpuId, EventError, PageAccess, Pkru, TaskId, Value, Verb,
     error::RegsetError,
-    fpu::{self, Policy, TaskKind},
+    fpu::{self, PkruMode, Policy, TaskKind},
     registers::{Image, RegisterFile},
 };
 use alloc::vec::Vec;
@@ -68,7 +68,7 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         let (at, is_current) = self.pkru_of(task)?;
         let (save, pkru) = self.run(at, task, out, |_, c, t| fpu::read_pkru(c, t, is_current));
         (out.save, out.pkru) = (Some(save), Some(pkru));
-        self.resume(task, out);
+        self.resume_with_pkru(task, out);
         Ok(())
     }
 
@@ -80,8 +80,15 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
     ) -> Result<(), EventError> {
         let (at, is_current) = self.pkru_of(task)?;
         out.save = Some(self.run(at, task, out, |_, c, t| fpu::write_pkru(c, t, is_current, pkru)));
-        self.resume(task, out);
+        self.resume_with_pkru(task, out);
         Ok(())
+    }
+
+    /// An access to PKRU moves the state only where PKRU is a part of it.
+    fn resume_with_pkru(&mut self, task: TaskId, out: &mut Outcome) {
+        if self.pkru_mode == PkruMode::InXsave {
+            self.resume(task, out);
+        }
     }
 
     /// The CPU through which a task's PKRU is accessed, and whether it runs there.
@@ -99,15 +106,17 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         access: PageAccess,
         out: &mut Outcome,
     ) -> Result<(), EventError> {
-        let by = self.kernel_side(cpu)?;
+        let current = self.kernel_side(cpu)?;
         let has_memory =
             |task: &Task<R>| !matches!(task.fpstate.kind(), TaskKind::KernelThread | TaskKind::Exited);
         if !has_memory(self.known_task(task)?) {
             return Err(EventError::NotUser(task));
         }
         self.has_pkru()?;
+        let by = self.known_task(current)?;
+        let is_local = has_memory(by) && by.memory == self.known_task(task)?.memory;
         let section = self.cpus[cpu.0 as usize].section();
-        out.user_memory = Some(fpu::user_memory(&section, by == task, access));
+        out.user_memory = Some(fpu::user_memory(&section, is_local, access));
         Ok(())
     }
 
@@ -115,10 +124,12 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
     ///
     /// # Errors
     /// [`RegsetError`]: an event that cannot be, or an image that has no such form (that of abstract registers, or of a
-    /// CPU without XSAVE). Nothing is lost then.
+    /// CPU without XSAVE). The machine is unchanged.
     pub fn regset(&mut self, task: TaskId) -> Result<(Vec<u8>, Outcome), RegsetError> {
-        self.user_task(task)?;
+        let image = self.user_task(task)?.fpstate.image();
         self.guest_not_loaded(task)?;
+        // Whether there is such a form depends on the image's, not on what it holds.
+        image.regset(Pkru(0))?;
         let mut out = Outcome::default();
         let (at, is_current) = (self.cpu_near(task), self.known_task(task)?.on.is_some());
         let (save, pkru, regset) = self.run(at, task, &mut out, |_, c, t| {
@@ -151,9 +162,8 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         let save = self.run(at, task, &mut out, |p, c, t| fpu::write_image(c, p, t, &image));
         if self.has_pkru().is_ok() {
             self.write_pkru(task, pkru, &mut out)?;
-        } else {
-            self.resume(task, &mut out);
         }
+        self.resume(task, &mut out);
         out.save = Some(save);
         Ok(out)
     }

@@ -3,7 +3,7 @@
 use super::{Machine, Outcome};
 use crate::{
     CpuId, EventError, FrameChange, TaskId,
-    fpu::{self, Before, FrameLoad, FrameSave, Policy, SignalEnd, SignalStep},
+    fpu::{self, Before, FaultIn, FrameLoad, FrameSave, Policy, SignalStep},
     registers::{Frame, RegisterFile},
 };
 
@@ -52,9 +52,9 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
             fpu::signal_fault_in(&mut m.cpus[cpu.0 as usize].section(), fpstate, frame)
         });
         match ended {
-            Ok(()) => return Ok(()),
-            Err(SignalEnd::Delivery) => out.frame_save = Some(FrameSave::Failed),
-            Err(SignalEnd::Return) => out.frame_load = Some(FrameLoad::Refused),
+            FaultIn::Present | FaultIn::NotFaulted => return Ok(()),
+            FaultIn::DeliveryFailed => out.frame_save = Some(FrameSave::Failed),
+            FaultIn::ReturnRefused => out.frame_load = Some(FrameLoad::Refused),
         }
         self.task_mut(task).pop_frame();
         Ok(())

@@ -12,6 +12,8 @@ use alloc::vec::Vec;
 pub struct Task<R: RegisterFile> {
     pub(super) fpstate: Fpstate<R::Image>,
     pub(super) on: Option<CpuId>,
+    /// Whose user memory it runs on: its own, or that of the program that made it a user worker.
+    pub(super) memory: TaskId,
     frames: Vec<R::Frame>,
 }
 
@@ -25,7 +27,7 @@ impl<R: RegisterFile> Task<R> {
             PkruMode::Eager => fpstate,
             PkruMode::InXsave => fpstate.with_pkru_in_image(),
         };
-        Self { fpstate, on: None, frames: Vec::new() }
+        Self { fpstate, on: None, memory: id, frames: Vec::new() }
     }
 
     /// The fpstate.

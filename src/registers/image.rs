@@ -16,7 +16,8 @@ use core::hash::{Hash, Hasher};
 /// the others out, in the standard format the bytes end before them.
 ///
 /// Two images are equal when their components have the same values and a restore refuses neither or both for
-/// the same reason: formats, room, XSTATE_BV bits and the bytes behind a clear bit do not count.
+/// the same reason, and they have room for the same dynamic components: formats, XSTATE_BV bits and the bytes behind a
+/// clear bit do not count.
 #[derive(Clone, Debug)]
 pub struct XsaveImage {
     area: OwnedArea,
@@ -183,6 +184,11 @@ impl XsaveImage {
         &self.version
     }
 
+    /// The dynamic components that it has room for: what XFD lets a task use follows from it.
+    fn dynamic_room(&self) -> ComponentSet {
+        dynamic(self.area.layout()) & self.room
+    }
+
     /// What a restore of everything that it has room for would refuse.
     pub fn refusal(&self) -> Option<Refusal> {
         refusal(&self.area, self.room)
@@ -212,7 +218,9 @@ where
 
 impl PartialEq for XsaveImage {
     fn eq(&self, other: &Self) -> bool {
-        self.area.same_values(&other.area) && self.refusal() == other.refusal()
+        self.area.same_values(&other.area)
+            && self.refusal() == other.refusal()
+            && self.dynamic_room() == other.dynamic_room()
     }
 }
 
@@ -220,6 +228,7 @@ impl Eq for XsaveImage {}
 
 impl Hash for XsaveImage {
     fn hash<H: Hasher>(&self, state: &mut H) {
+        self.dynamic_room().hash(state);
         hash_values(&self.area, state);
     }
 }
@@ -290,7 +299,9 @@ impl Image for XsaveImage {
     }
 
     fn is_restorable(&self) -> bool {
-        self.refusal().is_none()
+        // A bit of what there is no room for would be a #NM: XFD disables that.
+        let claimed = self.area.xstate_bv().components();
+        self.refusal().is_none() && (self.format == Format::Fxsave || claimed.is_subset_of(self.room))
     }
 
     fn get(&self, component: Component) -> Value {
