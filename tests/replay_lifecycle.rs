@@ -286,6 +286,8 @@ fn a_thread_that_execs_may_exchange_pids_with_a_leader_that_still_runs() {
             format!("{comes}\n ! 1 12 to 0 X\n 1 12 saved\n 1 0 timer\n {goes_on}"),
             // The thread has.
             format!("{comes}\n 0 10 timer\n ! 1 12 to 0 X\n 1 12 saved\n 1 0 timer\n {goes_on}"),
+            // The leader has its new pid between its last switch and the save.
+            format!("{comes}\n ! 1 10 to 0 X\n 1 12 saved\n 1 0 timer\n {goes_on}"),
             // It starts its program before the leader's last switch.
             format!("{comes}\n {goes_on}\n ! 1 12 to 0 X\n 1 12 saved\n 1 0 timer"),
         ] {

@@ -145,7 +145,7 @@ impl<P: Policy> Driver<P> {
         }
         let cpu = CpuId(line.cpu);
         self.grow_cpus(line.cpu);
-        let answered = self.track(cpu).pending.is_answered_by(line.pid, line.what);
+        let answered = self.is_answered_by(cpu, line);
         if self.track(cpu).pending != Pending::Nothing {
             // It happened when its own line came.
             self.fleet.now_us = self.track(cpu).last_us;

@@ -3,6 +3,7 @@
 use super::{
     Decision, Quirk, ReplayError,
     drive::{Done, Driver, IDLE, UNKNOWN},
+    line::{Line, What},
     tasks::{CpuTrack, Pending, TaskTrack, Window},
 };
 use crate::{CpuId, Current, EntryKind, Event, KernelContext, TaskId, fpu::Policy};
@@ -13,6 +14,18 @@ impl<P: Policy> Driver<P> {
         let line = self.fleet.line;
         let track = self.track(cpu);
         (track.pending, track.opened) = (pending, line);
+    }
+
+    /// Whether a line says that the kernel did what is pending on its CPU. What a switch saves has its line directly
+    /// behind it, so that line is about the task that leaves, even if that one has another pid by then.
+    pub(super) fn is_answered_by(&mut self, cpu: CpuId, line: &Line<'_>) -> bool {
+        let pending = self.track(cpu).pending;
+        match pending {
+            Pending::Switch { prev, .. } if line.what == What::Deactivated && prev != line.pid => {
+                self.exchange_pids(prev, line.pid)
+            }
+            _ => pending.is_answered_by(line.pid, line.what),
+        }
     }
 
     /// Closes what was pending on a CPU. `found`: whether the kernel did it; `None` if that cannot be told.
