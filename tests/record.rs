@@ -71,7 +71,7 @@ fn hardware_a_recording_of_this_kernel_replays_and_leaves_nothing_behind() {
     assert!(line["kernel"]["switches"].as_u64().is_some_and(|switches| switches > 0), "{line}");
     assert!(line["agreement"]["decisions"].as_u64().is_some_and(|decisions| decisions > 0), "{line}");
     assert_eq!(line["ignored"], serde_json::json!({}));
-    for signal in ["INT", "TERM"] {
+    for signal in ["INT", "TERM", "QUIT", "USR1", "XCPU"] {
         let recorder = fpuswitch(&["record", "--out", "/dev/null", "--", "sleep", "100"])
             .stderr(Stdio::piped())
             .spawn()
@@ -86,7 +86,21 @@ fn hardware_a_recording_of_this_kernel_replays_and_leaves_nothing_behind() {
         assert!(stderr(&ended).contains("asked to end"), "{}", stderr(&ended));
         assert_eq!(system_state(pid), before);
     }
+    a_file_that_becomes_too_large_is_an_error(&before);
     println!("HARDWARE record: ran");
+}
+
+fn a_file_that_becomes_too_large_is_an_error(before: &[String]) {
+    let file = scratch("too-large.txt");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 8; exec \"$0\" record --out \"$1\" -- sleep 100"]);
+    limited.arg(env!("CARGO_BIN_EXE_fpuswitch")).arg(&file).stdin(Stdio::null()).stderr(Stdio::piped());
+    let recorder = limited.spawn().expect("sh starts");
+    let pid = recorder.id();
+    let ended = recorder.wait_with_output().expect("the binary ends");
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    assert!(stderr(&ended).contains("too-large.txt: cannot write the recording"), "{}", stderr(&ended));
+    assert_eq!(system_state(pid), before);
 }
 
 #[test]

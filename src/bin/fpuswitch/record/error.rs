@@ -30,7 +30,7 @@ pub(super) enum RecordError {
     Output { path: PathBuf, source: io::Error },
     #[error("{}: cannot run the command", .command.display())]
     Command { command: PathBuf, source: io::Error },
-    #[error("cannot prepare for Ctrl-C")]
+    #[error("cannot prepare for Ctrl-C and other signals")]
     Signals(#[source] io::Error),
     #[error("{} is still there: remove it with rmdir when nobody reads from it", .path.display())]
     StillThere { path: PathBuf, source: io::Error },

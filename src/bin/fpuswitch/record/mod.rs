@@ -19,7 +19,10 @@ use crate::{Status, complain};
 use error::RecordError;
 use instance::{Functions, Given, Instance, Loss};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{
+        SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
+        SIGXFSZ,
+    },
     flag,
 };
 use sink::Sink;
@@ -40,6 +43,22 @@ use workload::Workload;
 
 /// Between two looks at an empty buffer, and at whether the command has ended.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The signals that end a program by default, but for those that mean a crash: here they end the recording.
+const ENDING: [i32; 12] = [
+    SIGINT,
+    SIGTERM,
+    SIGHUP,
+    SIGQUIT,
+    SIGUSR1,
+    SIGUSR2,
+    SIGALRM,
+    SIGVTALRM,
+    SIGPROF,
+    SIGXCPU,
+    SIGIO,
+    rustix::process::Signal::POWER.as_raw(),
+];
 
 /// Added to the recorder's nice value: it has to keep up with everybody else.
 const FAVOURED: i32 = -10;
@@ -95,9 +114,11 @@ pub(crate) fn record(arguments: &Arguments) -> Status {
 
 fn run(arguments: &Arguments) -> Result<Status, RecordError> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in ENDING {
         flag::register(signal, Arc::clone(&stop)).map_err(RecordError::Signals)?;
     }
+    // Nobody looks at this flag: the write that was too much fails, and the command does not inherit a handler.
+    flag::register(SIGXFSZ, Arc::default()).map_err(RecordError::Signals)?;
     let mut sink = Sink::open(&arguments.out)?;
     let mut instance = Instance::new(Tracefs::find_or_mount()?, &format!("fpuswitch-{}", process::id()))?;
     let given = instance.set_up(arguments.buffer_kb)?;
