@@ -104,7 +104,7 @@ fn a_file_that_becomes_too_large_is_an_error(before: &[String]) {
 }
 
 #[test]
-fn what_cannot_be_recorded_is_said_before_anything_is_touched() {
+fn what_cannot_be_recorded_is_said_and_leaves_files_as_they_were() {
     let nowhere = fpuswitch(&["record", "--seconds", "1", "--out", "/nonexistent/a.txt"]).output();
     let nowhere = nowhere.expect("the binary starts");
     assert_eq!(nowhere.status.code(), Some(2));
@@ -113,6 +113,21 @@ fn what_cannot_be_recorded_is_said_before_anything_is_touched() {
         "{}",
         stderr(&nowhere)
     );
+    let file = scratch("never.txt.gz");
+    let out = file.to_str().expect("UTF-8");
+    let _ = fs::remove_file(&file);
+    // Whether or not this user and this kernel let it come to the command.
+    let record = || {
+        let mut record = fpuswitch(&["record", "--out", out, "--", "/nonexistent/command"]);
+        let tried = record.output().expect("the binary starts");
+        assert_eq!(tried.status.code(), Some(2), "{tried:?}");
+    };
+    record();
+    assert!(!file.exists());
+    fs::write(&file, "a recording of before").expect("a scratch file");
+    record();
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "a recording of before");
+    fs::remove_file(&file).expect("the file");
     for arguments in [&["--seconds", "0"], &["--seconds", "x"], &["--buffer-kb", "1"]] {
         let refused = fpuswitch(&["record"]).args(arguments).output().expect("the binary starts");
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}");

@@ -25,7 +25,7 @@ use signal_hook::{
     },
     flag,
 };
-use sink::Sink;
+use sink::{Sink, Target};
 use std::{
     ffi::OsString,
     fmt, io,
@@ -119,15 +119,15 @@ fn run(arguments: &Arguments) -> Result<Status, RecordError> {
     }
     // Nobody looks at this flag: the write that was too much fails, and the command does not inherit a handler.
     flag::register(SIGXFSZ, Arc::default()).map_err(RecordError::Signals)?;
-    let mut sink = Sink::open(&arguments.out)?;
+    let target = Target::open(&arguments.out)?;
     let mut instance = Instance::new(Tracefs::find_or_mount()?, &format!("fpuswitch-{}", process::id()))?;
     let given = instance.set_up(arguments.buffer_kb)?;
     tell(&given);
     instance.start()?;
-    let mut workload = Workload::start(&arguments.command, sink.is_stdout())?;
+    let mut workload = Workload::start(&arguments.command, target.is_stdout())?;
     // Behind the start of the command, which would inherit it. Without it, a busy system loses events.
     let _ = rustix::process::nice(FAVOURED);
-    sink.begin(&header(&given, arguments.buffer_kb))?;
+    let mut sink = target.begin(&header(&given, arguments.buffer_kb))?;
     let recorded = follow(arguments, &stop, &mut instance, &mut workload, &mut sink);
     // Nothing is left of the recording in the kernel while the command goes on.
     let left = instance.leave();
