@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 fn fpuswitch(arguments: &[&str]) -> Command {
@@ -87,6 +87,7 @@ fn hardware_a_recording_of_this_kernel_replays_and_leaves_nothing_behind() {
         assert_eq!(system_state(pid), before);
     }
     a_file_that_becomes_too_large_is_an_error(&before);
+    an_instance_in_use_can_be_removed_as_it_is_said();
     println!("HARDWARE record: ran");
 }
 
@@ -101,6 +102,42 @@ fn a_file_that_becomes_too_large_is_an_error(before: &[String]) {
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
     assert!(stderr(&ended).contains("too-large.txt: cannot write the recording"), "{}", stderr(&ended));
     assert_eq!(system_state(pid), before);
+}
+
+fn an_instance_in_use_can_be_removed_as_it_is_said() {
+    let mut recording = fpuswitch(&["record", "--seconds", "1", "--out", "/dev/null"]);
+    let recorder = recording.stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let instance = instance_of(recorder.id());
+    // Only one can read trace_pipe, but any open file keeps the instance.
+    let reader = fs::File::open(instance.join("tracing_on")).expect("a reader");
+    let ended = recorder.wait_with_output().expect("the binary ends");
+    let said = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    // The recording itself is complete.
+    assert!(said.contains("the time is up"), "{said}");
+    assert!(said.contains(&format!("{} is still there", instance.display())), "{said}");
+    drop(reader);
+    fs::remove_dir(&instance).expect("nobody reads from it");
+    let root = instance.ancestors().nth(2).expect("tracefs");
+    if tracefs().is_none() {
+        assert!(said.contains(&format!("umount {0} and rmdir {0}", root.display())), "{said}");
+        assert!(Command::new("umount").arg(root).status().expect("umount starts").success());
+        fs::remove_dir(root).expect("not mounted any more");
+    }
+}
+
+/// The instance of a recorder that has just been started, as soon as it records.
+fn instance_of(recorder: u32) -> PathBuf {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let open = fs::read_dir(format!("/proc/{recorder}/fd")).expect("it runs");
+        let mut files = open.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        if let Some(pipe) = files.find(|file| file.ends_with("trace_pipe")) {
+            return pipe.parent().expect("an instance").to_path_buf();
+        }
+        assert!(Instant::now() < deadline, "{recorder} does not begin to record");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

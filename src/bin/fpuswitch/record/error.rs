@@ -34,6 +34,12 @@ pub(super) enum RecordError {
     Signals(#[source] io::Error),
     #[error("{} is still there: remove it with rmdir when nobody reads from it", .path.display())]
     StillThere { path: PathBuf, source: io::Error },
+    #[error(
+        "{path} is still there: when nobody reads from it, rmdir {path}, umount {mount} and rmdir {mount}",
+        path = .path.display(),
+        mount = .mount.display()
+    )]
+    StillThereAndMounted { path: PathBuf, mount: PathBuf, source: io::Error },
     #[error("{} is still mounted: umount it, and remove the directory", .path.display())]
     StillMounted { path: PathBuf, source: io::Error },
 }

@@ -183,8 +183,14 @@ impl Instance {
     pub(super) fn leave(&mut self) -> Result<(), RecordError> {
         self.pipe = None;
         if std::mem::take(&mut self.is_there) {
-            let removed = fs::remove_dir(&self.directory);
-            removed.map_err(|source| RecordError::StillThere { path: self.directory.clone(), source })?;
+            fs::remove_dir(&self.directory).map_err(|source| {
+                let path = self.directory.clone();
+                // Without its mount, nobody could follow the path.
+                match self.tracefs.keep() {
+                    None => RecordError::StillThere { path, source },
+                    Some(mount) => RecordError::StillThereAndMounted { path, mount, source },
+                }
+            })?;
         }
         self.tracefs.leave()
     }

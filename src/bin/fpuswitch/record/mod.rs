@@ -104,12 +104,7 @@ struct Recorded {
 }
 
 pub(crate) fn record(arguments: &Arguments) -> Status {
-    match run(arguments) {
-        Ok(status) => status,
-        // The reader has just gone away, as `head` does.
-        Err(RecordError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Status::Fine,
-        Err(error) => complain("record", &error),
-    }
+    run(arguments).unwrap_or_else(|error| complain("record", &error))
 }
 
 fn run(arguments: &Arguments) -> Result<Status, RecordError> {
@@ -127,18 +122,21 @@ fn run(arguments: &Arguments) -> Result<Status, RecordError> {
     let mut workload = Workload::start(&arguments.command, target.is_stdout())?;
     // Behind the start of the command, which would inherit it. Without it, a busy system loses events.
     let _ = rustix::process::nice(FAVOURED);
-    let mut sink = target.begin(&header(&given, arguments.buffer_kb))?;
-    let recorded = follow(arguments, &stop, &mut instance, &mut workload, &mut sink);
+    let begun = target.begin(&header(&given, arguments.buffer_kb));
+    let recorded = begun.and_then(|sink| follow(arguments, &stop, &mut instance, &mut workload, sink));
     // Nothing is left of the recording in the kernel while the command goes on.
-    let left = instance.leave();
+    let left = instance.leave().map_or_else(|error| complain("record", &error), |()| Status::Fine);
     if !matches!(recorded, Ok(Recorded { ended: Ended::Time | Ended::Command, .. })) {
         workload.terminate();
     }
     stop.store(false, Ordering::Relaxed);
-    let exit = workload.wait(&stop)?;
-    let recorded = recorded?;
-    left?;
-    Ok(report(arguments, &recorded, exit))
+    let exit = workload.wait(&stop);
+    match recorded {
+        Ok(recorded) => Ok(left.max(report(arguments, &recorded, exit?))),
+        // The reader has just gone away, as `head` does.
+        Err(RecordError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(left),
+        Err(error) => Err(error),
+    }
 }
 
 /// Records until the end.
@@ -147,7 +145,7 @@ fn follow(
     stop: &AtomicBool,
     instance: &mut Instance,
     workload: &mut Workload,
-    sink: &mut Sink,
+    mut sink: Sink,
 ) -> Result<Recorded, RecordError> {
     let begin = Instant::now();
     let mut order = order::Order::default();
