@@ -216,7 +216,12 @@ impl fmt::Display for Functions {
             }
             Self::NoTracer => write!(f, "no function tracer (CONFIG_FUNCTION_TRACER): {WITHOUT}"),
             Self::Refused(error) => write!(f, "the kernel refuses its function tracer ({error}): {WITHOUT}"),
-            Self::NoReturn => write!(f, "this kernel does not let trace switch_fpu_return: {WITHOUT}"),
+            Self::Without(function) => {
+                write!(
+                    f,
+                    "this kernel does not let trace {function}, without which other functions mislead: {WITHOUT}"
+                )
+            }
         }
     }
 }
