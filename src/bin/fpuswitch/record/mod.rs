@@ -252,7 +252,8 @@ fn report(arguments: &Arguments, recorded: &Recorded, exit: Option<ExitStatus>) 
         eprintln!("{command} failed: {exit}");
     }
     if arguments.out != Path::new("-") {
-        eprintln!("to replay it: fpuswitch replay {out}");
+        let own = std::env::args_os().next().unwrap_or_else(|| "fpuswitch".into());
+        eprintln!("to replay it: {} replay {out}", own.display());
     }
     status
 }
