@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
     /// The kernel's buffer, in KiB a CPU. It has to hold what happens while the text is written.
     #[arg(long, value_name = "KIB", default_value_t = 16384, value_parser = clap::value_parser!(u32).range(64..=4 << 20))]
     buffer_kb: u32,
-    /// A command to run while recording.
+    /// A command to run while recording, as the same user.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
