@@ -166,7 +166,8 @@ fn follow(
         }
         last_look = Instant::now();
         if workload.has_ended()? {
-            break Ended::Command;
+            // Ctrl-C reaches both.
+            break if stop.load(Ordering::Relaxed) { Ended::Signal } else { Ended::Command };
         }
     };
     instance.stop()?;
