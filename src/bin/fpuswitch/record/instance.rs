@@ -1,11 +1,12 @@
 //! A buffer of this recording's own in tracefs, with the events and functions that replay reads.
 
-use super::{RecordError, tracefs::Tracefs};
+use super::{PAUSE, RecordError, tracefs::Tracefs};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    thread,
 };
 
 /// Without these there is nothing to compare: who runs, and what the kernel did with the registers.
@@ -184,7 +185,7 @@ impl Instance {
     pub(super) fn leave(&mut self) -> Result<(), RecordError> {
         self.pipe = None;
         if std::mem::take(&mut self.is_there) {
-            fs::remove_dir(&self.directory).map_err(|source| {
+            remove(&self.directory).map_err(|source| {
                 let path = self.directory.clone();
                 // Without its mount, nobody could follow the path.
                 match self.tracefs.keep() {
@@ -208,6 +209,18 @@ impl Drop for Instance {
             crate::complain("record", &error);
         }
     }
+}
+
+/// Removes an instance. A command that has just been started holds its files until it has closed what it does not
+/// inherit, which may be after its start has returned: so it is tried for a while.
+fn remove(directory: &Path) -> io::Result<()> {
+    for _ in 0..20 {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => thread::sleep(PAUSE),
+            removed => return removed,
+        }
+    }
+    fs::remove_dir(directory)
 }
 
 fn enable(event: &str) -> String {
