@@ -32,14 +32,18 @@ struct Arguments {
 enum Command {
     /// Replay recordings of the Linux kernel under several policies, and compare.
     ///
-    /// Exit status: 0 without disagreement, 1 with one, 2 for bad input. The worst of several files wins.
+    /// Exit status: 0; 1 with a disagreement, with more than 5 % of the decisions inferred, where lost events leave
+    /// more unknown than known, or where --check finds an invariant violated; 2 for bad input. The worst of several
+    /// files wins.
     Replay(replay::Arguments),
     /// Record what the running kernel does with the FPU registers, for replay. Needs root.
     ///
     /// All tasks and CPUs are recorded, into a tracing instance of its own, which is removed in the end; other
-    /// tracing goes on undisturbed. The recording ends with COMMAND, after N seconds, or with Ctrl-C.
+    /// tracing goes on undisturbed. The recording ends with COMMAND, after N seconds, or with Ctrl-C, whichever comes
+    /// first; without COMMAND and --seconds, only with Ctrl-C.
     ///
-    /// Exit status: 0, 1 if events were lost or COMMAND failed, 2 if nothing could be recorded.
+    /// Exit status: 0; 1 if events were lost or COMMAND failed; 2 if there is no recording, or something of it is
+    /// left in the kernel.
     #[cfg(target_os = "linux")]
     Record(record::Arguments),
     /// Replay a file of events and print what happens, step by step.

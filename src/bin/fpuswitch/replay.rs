@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     json: bool,
     #[command(flatten)]
     pictures: Pictures,
-    /// Recordings: ftrace text, plain or gzip; - for standard input. Without: those that come with the crate.
+    /// Recordings: text of ftrace, trace-cmd report or perf script, plain or gzip; - for standard input. Without: those that come with the crate.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }

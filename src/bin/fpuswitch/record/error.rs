@@ -30,10 +30,16 @@ pub(super) enum RecordError {
     Output { path: PathBuf, source: io::Error },
     #[error("{}: cannot run the command", .command.display())]
     Command { command: PathBuf, source: io::Error },
-    #[error("cannot prepare for Ctrl-C")]
+    #[error("cannot prepare for Ctrl-C and other signals")]
     Signals(#[source] io::Error),
     #[error("{} is still there: remove it with rmdir when nobody reads from it", .path.display())]
     StillThere { path: PathBuf, source: io::Error },
+    #[error(
+        "{path} is still there: when nobody reads from it, rmdir {path}, umount {mount} and rmdir {mount}",
+        path = .path.display(),
+        mount = .mount.display()
+    )]
+    StillThereAndMounted { path: PathBuf, mount: PathBuf, source: io::Error },
     #[error("{} is still mounted: umount it, and remove the directory", .path.display())]
     StillMounted { path: PathBuf, source: io::Error },
 }

@@ -1,11 +1,12 @@
 //! A buffer of this recording's own in tracefs, with the events and functions that replay reads.
 
-use super::{RecordError, tracefs::Tracefs};
+use super::{PAUSE, RecordError, tracefs::Tracefs};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    thread,
 };
 
 /// Without these there is nothing to compare: who runs, and what the kernel did with the registers.
@@ -23,12 +24,12 @@ const EVENTS: [&str; 10] = [
     "irq_vectors/reschedule_entry",
     "signal/signal_deliver",
 ];
-/// Replay takes function lines to tell of every return to user with the load flag set.
-const RETURN: &str = "switch_fpu_return";
-/// The other functions that replay reads, each under the names it has had.
-const FUNCTIONS: [&[&str]; 12] = [
-    &["kernel_fpu_begin_mask", "kernel_fpu_begin"],
-    &["kernel_fpu_end"],
+/// Replay takes function lines to tell of every return to user with the load flag set and of every kernel FPU
+/// section, and infers neither then. Each under the names it has had.
+const NEEDED_FUNCTIONS: [&[&str]; 3] =
+    [&["switch_fpu_return"], &["kernel_fpu_begin_mask", "kernel_fpu_begin"], &["kernel_fpu_end"]];
+/// The other functions that replay reads.
+const FUNCTIONS: [&[&str]; 10] = [
     &["fpu_flush_thread"],
     &["fpu_clone"],
     &["fpu__drop"],
@@ -58,8 +59,8 @@ pub(super) enum Functions {
     NoTracer,
     /// It has, but says no.
     Refused(io::Error),
-    /// It cannot trace the return to user, so that the other functions would mislead.
-    NoReturn,
+    /// It cannot trace this one, so that the others would mislead.
+    Without(&'static str),
 }
 
 /// What a CPU's buffer lost.
@@ -122,9 +123,10 @@ impl Instance {
         if !tracers.split_whitespace().any(|tracer| tracer == "function") {
             return Ok(Functions::NoTracer);
         }
-        let (chosen, missing) = match choose(&self.tracefs.root().join("available_filter_functions"))? {
-            Some(found) => found,
-            None => return Ok(Functions::NoReturn),
+        let available = self.tracefs.root().join("available_filter_functions");
+        let (chosen, missing) = match choose(&available)? {
+            Ok(found) => found,
+            Err(needed) => return Ok(Functions::Without(needed)),
         };
         // Each in one write: the kernel looks a name up when the space behind it comes.
         let mut filter = OpenOptions::new().append(true).open(self.directory.join("set_ftrace_filter"))?;
@@ -183,8 +185,14 @@ impl Instance {
     pub(super) fn leave(&mut self) -> Result<(), RecordError> {
         self.pipe = None;
         if std::mem::take(&mut self.is_there) {
-            let removed = fs::remove_dir(&self.directory);
-            removed.map_err(|source| RecordError::StillThere { path: self.directory.clone(), source })?;
+            remove(&self.directory).map_err(|source| {
+                let path = self.directory.clone();
+                // Without its mount, nobody could follow the path.
+                match self.tracefs.keep() {
+                    None => RecordError::StillThere { path, source },
+                    Some(mount) => RecordError::StillThereAndMounted { path, mount, source },
+                }
+            })?;
         }
         self.tracefs.leave()
     }
@@ -203,6 +211,18 @@ impl Drop for Instance {
     }
 }
 
+/// Removes an instance. A command that has just been started holds its files until it has closed what it does not
+/// inherit, which may be after its start has returned: so it is tried for a while.
+fn remove(directory: &Path) -> io::Result<()> {
+    for _ in 0..20 {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => thread::sleep(PAUSE),
+            removed => return removed,
+        }
+    }
+    fs::remove_dir(directory)
+}
+
 fn enable(event: &str) -> String {
     format!("events/{event}/enable")
 }
@@ -212,24 +232,25 @@ fn put(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).truncate(true).open(path)?.write_all(value.as_bytes())
 }
 
-/// Of the functions wanted, those in this list of the kernel's, and those that are not; `None` without the return.
+/// Of the functions wanted, those in a list of the kernel's, and those that are not.
 type Chosen = (Vec<&'static str>, Vec<&'static str>);
 
-fn choose(available: &Path) -> io::Result<Option<Chosen>> {
+/// Chooses from this list; the error is a function that is needed and not in it.
+fn choose(available: &Path) -> io::Result<Result<Chosen, &'static str>> {
     let mut present = Vec::new();
     for line in BufReader::new(File::open(available)?).split(b'\n') {
         let line = line?;
         // A function of a module has the module's name behind it.
         let name = line.split(|byte| *byte == b' ').next().unwrap_or_default();
-        let all = FUNCTIONS.iter().copied().flatten().chain([&RETURN]);
+        let all = NEEDED_FUNCTIONS.iter().chain(&FUNCTIONS).copied().flatten();
         present.extend(all.copied().filter(|wanted| wanted.as_bytes() == name));
     }
-    if !present.contains(&RETURN) {
-        return Ok(None);
-    }
     let is_missing = |names: &&&[&'static str]| !names.iter().any(|name| present.contains(name));
+    if let Some(names) = NEEDED_FUNCTIONS.iter().find(is_missing) {
+        return Ok(Err(names[0]));
+    }
     let missing = FUNCTIONS.iter().filter(is_missing).map(|names| names[0]).collect();
-    Ok(Some((present, missing)))
+    Ok(Ok((present, missing)))
 }
 
 /// Adds up what `per_cpu/cpuN/stats` tells of events that are in no recording.

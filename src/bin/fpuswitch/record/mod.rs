@@ -19,10 +19,13 @@ use crate::{Status, complain};
 use error::RecordError;
 use instance::{Functions, Given, Instance, Loss};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{
+        SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
+        SIGXFSZ,
+    },
     flag,
 };
-use sink::Sink;
+use sink::{Sink, Target};
 use std::{
     ffi::OsString,
     fmt, io,
@@ -41,6 +44,22 @@ use workload::Workload;
 /// Between two looks at an empty buffer, and at whether the command has ended.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The signals that end a program by default, but for those that mean a crash: here they end the recording.
+const ENDING: [i32; 12] = [
+    SIGINT,
+    SIGTERM,
+    SIGHUP,
+    SIGQUIT,
+    SIGUSR1,
+    SIGUSR2,
+    SIGALRM,
+    SIGVTALRM,
+    SIGPROF,
+    SIGXCPU,
+    SIGIO,
+    rustix::process::Signal::POWER.as_raw(),
+];
+
 /// Added to the recorder's nice value: it has to keep up with everybody else.
 const FAVOURED: i32 = -10;
 
@@ -55,7 +74,7 @@ pub(crate) struct Arguments {
     /// The kernel's buffer, in KiB a CPU. It has to hold what happens while the text is written.
     #[arg(long, value_name = "KIB", default_value_t = 16384, value_parser = clap::value_parser!(u32).range(64..=4 << 20))]
     buffer_kb: u32,
-    /// A command to run while recording.
+    /// A command to run while recording, as the same user.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -85,39 +104,39 @@ struct Recorded {
 }
 
 pub(crate) fn record(arguments: &Arguments) -> Status {
-    match run(arguments) {
-        Ok(status) => status,
-        // The reader has just gone away, as `head` does.
-        Err(RecordError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Status::Fine,
-        Err(error) => complain("record", &error),
-    }
+    run(arguments).unwrap_or_else(|error| complain("record", &error))
 }
 
 fn run(arguments: &Arguments) -> Result<Status, RecordError> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in ENDING {
         flag::register(signal, Arc::clone(&stop)).map_err(RecordError::Signals)?;
     }
-    let mut sink = Sink::open(&arguments.out)?;
+    // Nobody looks at this flag: the write that was too much fails, and the command does not inherit a handler.
+    flag::register(SIGXFSZ, Arc::default()).map_err(RecordError::Signals)?;
+    let target = Target::open(&arguments.out)?;
     let mut instance = Instance::new(Tracefs::find_or_mount()?, &format!("fpuswitch-{}", process::id()))?;
     let given = instance.set_up(arguments.buffer_kb)?;
     tell(&given);
     instance.start()?;
-    let mut workload = Workload::start(&arguments.command, sink.is_stdout())?;
+    let mut workload = Workload::start(&arguments.command, target.is_stdout())?;
     // Behind the start of the command, which would inherit it. Without it, a busy system loses events.
     let _ = rustix::process::nice(FAVOURED);
-    sink.begin(&header(&given, arguments.buffer_kb))?;
-    let recorded = follow(arguments, &stop, &mut instance, &mut workload, &mut sink);
+    let begun = target.begin(&header(&given, arguments.buffer_kb));
+    let recorded = begun.and_then(|sink| follow(arguments, &stop, &mut instance, &mut workload, sink));
     // Nothing is left of the recording in the kernel while the command goes on.
-    let left = instance.leave();
+    let left = instance.leave().map_or_else(|error| complain("record", &error), |()| Status::Fine);
     if !matches!(recorded, Ok(Recorded { ended: Ended::Time | Ended::Command, .. })) {
         workload.terminate();
     }
     stop.store(false, Ordering::Relaxed);
-    let exit = workload.wait(&stop)?;
-    let recorded = recorded?;
-    left?;
-    Ok(report(arguments, &recorded, exit))
+    let exit = workload.wait(&stop);
+    match recorded {
+        Ok(recorded) => Ok(left.max(report(arguments, &recorded, exit?))),
+        // The reader has just gone away, as `head` does.
+        Err(RecordError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(left),
+        Err(error) => Err(error),
+    }
 }
 
 /// Records until the end.
@@ -126,7 +145,7 @@ fn follow(
     stop: &AtomicBool,
     instance: &mut Instance,
     workload: &mut Workload,
-    sink: &mut Sink,
+    mut sink: Sink,
 ) -> Result<Recorded, RecordError> {
     let begin = Instant::now();
     let mut order = order::Order::default();
@@ -147,7 +166,8 @@ fn follow(
         }
         last_look = Instant::now();
         if workload.has_ended()? {
-            break Ended::Command;
+            // Ctrl-C reaches both.
+            break if stop.load(Ordering::Relaxed) { Ended::Signal } else { Ended::Command };
         }
     };
     instance.stop()?;
@@ -197,7 +217,12 @@ impl fmt::Display for Functions {
             }
             Self::NoTracer => write!(f, "no function tracer (CONFIG_FUNCTION_TRACER): {WITHOUT}"),
             Self::Refused(error) => write!(f, "the kernel refuses its function tracer ({error}): {WITHOUT}"),
-            Self::NoReturn => write!(f, "this kernel does not let trace switch_fpu_return: {WITHOUT}"),
+            Self::Without(function) => {
+                write!(
+                    f,
+                    "this kernel does not let trace {function}, without which other functions mislead: {WITHOUT}"
+                )
+            }
         }
     }
 }
@@ -228,7 +253,8 @@ fn report(arguments: &Arguments, recorded: &Recorded, exit: Option<ExitStatus>) 
         eprintln!("{command} failed: {exit}");
     }
     if arguments.out != Path::new("-") {
-        eprintln!("to replay it: fpuswitch replay {out}");
+        let own = std::env::args_os().next().unwrap_or_else(|| "fpuswitch".into());
+        eprintln!("to replay it: {} replay {out}", own.display());
     }
     status
 }

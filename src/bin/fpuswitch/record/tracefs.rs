@@ -55,6 +55,11 @@ impl Tracefs {
         &self.root
     }
 
+    /// Leaves the mount as it is for good, and tells where, if it is this one's.
+    pub(super) fn keep(&mut self) -> Option<PathBuf> {
+        std::mem::take(&mut self.is_ours).then(|| self.root.clone())
+    }
+
     /// Undoes the mount, if it is this one's.
     pub(super) fn leave(&mut self) -> Result<(), RecordError> {
         if !std::mem::take(&mut self.is_ours) {

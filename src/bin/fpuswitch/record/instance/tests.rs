@@ -12,7 +12,7 @@ impl Fake {
         fs::create_dir_all(root.join("instances")).expect("a scratch directory");
         fs::write(
             root.join("available_filter_functions"),
-            "a\nswitch_fpu_return\nkernel_fpu_end\nx [module]\n",
+            "a\nswitch_fpu_return\nkernel_fpu_begin\nfpu_clone\nkernel_fpu_end\nx [module]\n",
         )
         .expect("a scratch file");
         Self(root)
@@ -80,11 +80,11 @@ fn what_the_kernel_has_is_turned_on_and_what_it_lacks_is_named() {
     assert!(given.missing_events.contains(&"exceptions/page_fault_user"));
     fake.holds("buffer_size_kb", "4096");
     fake.holds("trace_clock", "mono");
-    fake.holds("set_ftrace_filter", "switch_fpu_return\nkernel_fpu_end\n");
+    fake.holds("set_ftrace_filter", "switch_fpu_return\nkernel_fpu_begin\nfpu_clone\nkernel_fpu_end\n");
     fake.holds("current_tracer", "function");
     let Functions::Traced { missing } = given.functions else { panic!("{given:?}") };
     assert_eq!(missing.len(), FUNCTIONS.len() - 1);
-    assert!(missing.contains(&"kernel_fpu_begin_mask") && !missing.contains(&"kernel_fpu_end"));
+    assert!(missing.contains(&"fpu__drop") && !missing.contains(&"fpu_clone"));
     fake.holds("tracing_on", "0");
     instance.start().expect("started");
     fake.holds("tracing_on", "1");
@@ -101,10 +101,21 @@ fn without_function_lines_the_rest_is_recorded() {
     fake.fill("nop\n", &events);
     assert!(matches!(instance.set_up(64).expect("set up").functions, Functions::NoTracer));
     fake.fill("function nop\n", &events);
-    fs::write(fake.0.join("available_filter_functions"), "kernel_fpu_end\n").expect("a file");
-    assert!(matches!(instance.set_up(64).expect("set up").functions, Functions::NoReturn));
+    // Some of these would be worse than none: replay would infer no returns, or no kernel FPU sections.
+    for (available, needed) in [
+        ("kernel_fpu_begin_mask\nkernel_fpu_end\n", "switch_fpu_return"),
+        ("switch_fpu_return\nfpu_clone\n", "kernel_fpu_begin_mask"),
+        ("switch_fpu_return\nkernel_fpu_end\n", "kernel_fpu_begin_mask"),
+        ("switch_fpu_return\nkernel_fpu_begin\n", "kernel_fpu_end"),
+    ] {
+        fs::write(fake.0.join("available_filter_functions"), available).expect("a file");
+        let functions = instance.set_up(64).expect("set up").functions;
+        assert!(matches!(functions, Functions::Without(function) if function == needed), "{functions:?}");
+        assert!(functions.to_string().contains(needed), "{functions}");
+    }
     fs::remove_file(fake.0.join("available_filter_functions")).expect("a file");
     assert!(matches!(instance.set_up(64).expect("set up").functions, Functions::Refused(_)));
+    fake.holds("set_ftrace_filter", "");
     fake.holds("current_tracer", "before");
     fake.clear();
 }
