@@ -66,7 +66,8 @@ impl Report {
 
     /// What the kernel did, with what leaves no line in a recording: the policy that it has, with all quirks.
     pub fn as_the_kernel(&self) -> PolicyCounts {
-        let dead = self.agreement.quirks.get(&Quirk::ExitSavesDeadTask).copied().unwrap_or(0);
+        let dead = [Quirk::ExitSavesDeadTask, Quirk::KernelFpuSavesDeadTask];
+        let dead: u64 = dead.iter().filter_map(|quirk| self.agreement.quirks.get(quirk)).sum();
         PolicyCounts { saves: self.reference.saves + dead, ..self.reference.clone() }
     }
 
