@@ -93,7 +93,7 @@ fn json_is_one_object_a_line_with_the_documented_fields() {
         let names: Vec<_> = policies.iter().filter_map(|policy| policy["name"].as_str()).collect();
         assert_eq!(names, ["eager", "eager-owner", "deferred", "owner-slot", "lazy-save"]);
         for policy in policies {
-            for field in ["saves", "restores", "restores_skipped", "traps", "flushes"] {
+            for field in ["saves", "restores", "restores_skipped", "looks", "traps", "flushes"] {
                 assert!(policy[field].is_u64(), "policies[].{field}");
             }
             assert_eq!(policy["counts"], "exact");
@@ -128,7 +128,7 @@ fn policies_can_be_chosen_and_costs_given() {
     assert_eq!(policies[0]["name"], "owner-slot");
     for policy in policies {
         let count = |field: &str| policy[field].as_u64().expect("a count") as f64;
-        let cost = count("saves") * 100.0 + count("restores") * 1000.0 + count("restores_skipped");
+        let cost = count("saves") * 100.0 + count("restores") * 1000.0 + count("looks");
         assert_eq!(policy["cost_ns"].as_f64(), Some(cost));
     }
 }

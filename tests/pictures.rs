@@ -280,8 +280,40 @@ fn the_formulas_cross_where_they_should() {
     let p = model.trap_restore_wins_below().expect("it is above 0");
     assert!((ns(Builtin::TrapRestore, 0.5, p) - ns(Builtin::Eager, 0.5, p)).abs() < 1e-9);
     assert_eq!(model.ns(Builtin::EagerOwner, 0.5, 0.5), None);
-    // At the recording's own q the formula gives what the replay counted, but for the checks that found nothing.
-    let counts = report.policies[OWNER_SLOT].cost_ns(&Costs::TABLE) / report.schedule.switch_ins as f64;
-    let formula = ns(Builtin::OwnerSlot, report.schedule.valid_share(), 1.0);
-    assert!((counts / formula - 1.0).abs() < 0.03, "{counts} {formula}");
+    // At the recording's own q the formula gives what the replay counted, the checks alone too.
+    let checks = Costs { save_ns: 0.0, restore_ns: 0.0, check_ns: 100.0, ..Costs::TABLE };
+    for costs in [Costs::TABLE, checks] {
+        let counts = report.policies[OWNER_SLOT].cost_ns(&costs) / report.schedule.switch_ins as f64;
+        let formula =
+            BreakEven::new(&report, costs).ns(Builtin::OwnerSlot, report.schedule.valid_share(), 1.0);
+        let formula = formula.expect("a formula");
+        assert!((counts / formula - 1.0).abs() < 0.03, "{counts} {formula}");
+    }
+}
+
+#[test]
+fn policies_that_look_at_the_owner_look_at_each_load_that_is_due() {
+    for name in ["cargo-build-2cpu-6.18", "mix-4cpu-6.1"] {
+        let options = Options { policies: Builtin::ALL.to_vec(), ..Options::default() };
+        let report = replay(&gzip(name)[..], &options).expect("a recording");
+        let counts = |policy: Builtin| {
+            report.policies.iter().find(|counts| counts.name == policy.name()).expect("a policy")
+        };
+        for policy in [Builtin::Eager, Builtin::Deferred, Builtin::EntryExit] {
+            assert_eq!(counts(policy).looks, 0, "{name}: {policy:?}");
+        }
+        for policy in [Builtin::OwnerSlot, Builtin::LazySave, Builtin::EagerOwner] {
+            let counts = counts(policy);
+            let all = counts.restores + counts.restores_skipped;
+            // Loads for frames and behind kernel FPU sections are no answer to a look of the policy.
+            assert!(counts.looks > counts.restores_skipped && counts.looks <= all, "{name}: {counts:?}");
+        }
+        let owner_slot = counts(Builtin::OwnerSlot);
+        assert!(owner_slot.looks.abs_diff(report.schedule.due_returns) * 50 <= owner_slot.looks, "{name}");
+        // It looks at each switch, and arms the trap or finds the registers valid.
+        let full_lazy = counts(Builtin::FullLazy);
+        assert!(full_lazy.looks > full_lazy.restores_skipped, "{name}: {full_lazy:?}");
+        assert!(full_lazy.looks <= report.schedule.switch_ins + full_lazy.restores_skipped, "{name}");
+        assert!(counts(Builtin::TrapRestore).looks <= report.schedule.switch_ins, "{name}");
+    }
 }

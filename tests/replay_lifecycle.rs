@@ -367,7 +367,8 @@ fn a_kernel_fpu_section_saves_a_dead_task_so_that_its_last_switch_does_not() {
     assert_eq!(quirks(&report, Quirk::ExitSavesDeadTask), 0);
     assert_eq!((report.reference.saves, report.as_the_kernel().saves), (0, 1));
     // Task 8 dies without a section in between: what the kernel saved has both quirks.
-    let other = "0 0 to 8\n 0 8 enters\n 0 8 exits\n 0 8 drops\n 0 8 saved\n 0 8 dropped\n 0 8 to 0 Z\n 0 8 saved";
+    let other =
+        "0 0 to 8\n 0 8 enters\n 0 8 exits\n 0 8 drops\n 0 8 saved\n 0 8 dropped\n 0 8 to 0 Z\n 0 8 saved";
     let report = functions(&format!("{dies}\n 0 7 to 0 Z\n {other}\n 0 0 timer")).agrees(2);
     assert_eq!(quirks(&report, Quirk::KernelFpuSavesDeadTask), 1);
     assert_eq!(quirks(&report, Quirk::ExitSavesDeadTask), 1);
