@@ -130,6 +130,20 @@ fn a_picture_has_a_lane_a_cpu_and_its_counts_beside_it() {
 }
 
 #[test]
+fn shares_of_the_legend_are_of_the_cpus_that_are_drawn() {
+    let rows = "0 7 returns\n 0 7 loaded\n 0 7 enters\n 0 7 kernel-fpu\n 0 7 kernel-fpu-end\n 0 7 timer";
+    let legend = |rows: &str| {
+        let (_, timeline) = timeline(functions(rows).text.as_bytes(), Window::ALL);
+        let svg = timeline_svg("one CPU", &timeline).expect("a picture");
+        texts(&svg).into_iter().filter(|text| text.ends_with(" %")).collect::<Vec<_>>()
+    };
+    let first = legend(rows);
+    assert!(first.len() == 4 && first.contains(&"kernel FPU section, 20.00 %".to_owned()), "{first:?}");
+    // Those in front of CPU 15 have no line.
+    assert_eq!(legend(&rows.replace("0 7 ", "15 7 ")), first);
+}
+
+#[test]
 fn many_cpus_and_many_switches_stay_within_the_elements_of_a_picture() {
     let mut rows = String::new();
     for round in 0..40 {
