@@ -168,7 +168,7 @@ fn a_window_selects_what_is_drawn() {
     let (_, part) = timeline(&gzip("mix-4cpu-6.1"), window);
     assert_eq!((part.from_us, part.to_us), (all.start_us + 100_000, all.start_us + 200_000));
     for (whole, lane) in all.lanes.iter().zip(&part.lanes) {
-        let inside = |at: &u64| (part.from_us..=part.to_us).contains(at);
+        let inside = |at: &u64| (part.from_us..part.to_us).contains(at);
         let expected: Vec<_> = whole.marks.iter().filter(|(at, _)| inside(at)).collect();
         assert_eq!(lane.marks.iter().collect::<Vec<_>>(), expected);
         assert!(lane.holders.iter().all(|(at, _)| inside(at)));
@@ -176,6 +176,27 @@ fn a_window_selects_what_is_drawn() {
         let before = whole.holders.iter().rev().find(|(at, _)| *at <= part.from_us).expect("a holder").1;
         assert_eq!((lane.holders[0].0, pid(&part, lane.holders[0].1)), (part.from_us, pid(&all, before)));
     }
+}
+
+#[test]
+fn what_happens_where_two_windows_meet_is_in_one_of_them() {
+    // One mark in each of these lines, 10 µs apart: loaded in the second, saved in the fifth, a section in the sixth.
+    let input = two_cpus();
+    let marks = |from: Option<f64>, to: Option<f64>| {
+        let (_, timeline) = timeline(&input, Window::new(from, to).expect("a window"));
+        timeline.lanes.iter().map(|lane| lane.marks.len()).sum::<usize>()
+    };
+    let us = |us: u32| Some(f64::from(us) / 1e6);
+    // The recording takes from 0 to 150 µs, and three marks are on each CPU.
+    assert_eq!(marks(None, None), 6);
+    for meet in (1..150).map(us) {
+        assert_eq!(marks(None, meet) + marks(meet, None), 6, "{meet:?}");
+        assert_eq!(marks(us(0), meet) + marks(meet, us(150)), 6, "{meet:?}");
+    }
+    // The section begins 50 µs after the first event.
+    assert_eq!((marks(us(0), us(50)), marks(us(50), us(51))), (2, 1));
+    // The end of the recording belongs to what ends there.
+    assert_eq!(marks(us(149), us(150)), marks(us(149), None));
 }
 
 /// Whose the registers are; 0 for nobody.

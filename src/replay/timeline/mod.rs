@@ -122,7 +122,8 @@ impl Timeline {
     }
 }
 
-/// A part of a recording, in seconds since its first event.
+/// A part of a recording, in seconds since its first event: from its beginning to before its end. What happens as it
+/// ends is the next part's, unless the recording ends there too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
     from_us: u64,

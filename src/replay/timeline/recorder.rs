@@ -159,7 +159,10 @@ impl Recorder {
         let Timeline { from_us, to_us, lanes, .. } = &mut self.timeline;
         for (cpu, mark) in here.chain(elsewhere.map(|cpu| (cpu, Mark::Saved))) {
             if (*from_us..=*to_us).contains(&at_us) {
-                lanes[cpu.0 as usize].marks.push((at_us, mark));
+                let marks = &mut lanes[cpu.0 as usize].marks;
+                // A flush is done when another CPU asks for it, whose lines may be behind.
+                let at_us = marks.last().map_or(at_us, |(last, _)| at_us.max(*last));
+                marks.push((at_us, mark));
             }
         }
     }
@@ -232,8 +235,25 @@ impl Recorder {
             return Err(WindowError::Outside { from: self.window.from_us as f64 / 1e6, seconds });
         }
         self.timeline.to_us = to_us.min(end_us);
+        if to_us < end_us {
+            // What happens as the window ends is the next one's.
+            for lane in &mut self.timeline.lanes {
+                before(&mut lane.holders, to_us);
+                before(&mut lane.marks, to_us);
+            }
+            for task in &mut self.timeline.tasks {
+                before(&mut task.places, to_us);
+            }
+            let samples = &mut self.timeline.samples;
+            samples.truncate(samples.partition_point(|sample| sample.at_us < to_us));
+        }
         Ok(self.timeline)
     }
+}
+
+/// Keeps of a list in the order of time what comes before `end_us`.
+fn before<T>(list: &mut Vec<(u64, T)>, end_us: u64) {
+    list.truncate(list.partition_point(|(at_us, _)| *at_us < end_us));
 }
 
 /// Something holds from here on. What held last when the window begins, holds from its beginning on.
