@@ -171,7 +171,7 @@ pub fn replay<P: Policy>(input: impl Read, options: &Options<P>) -> Result<Repor
 
 /// Replays one recording, and takes down what happens in a part of it under one of the policies, by its number.
 ///
-/// As [`replay`], but memory grows with what happens in the window.
+/// As [`replay`], but memory grows with what happens in the window, and a little with each task of the recording.
 ///
 /// # Errors
 /// As [`replay`], and [`ReplayError::Window`] for a window behind the recording's end.

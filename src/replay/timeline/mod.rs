@@ -1,7 +1,8 @@
 //! Whose state each CPU's registers hold, from moment to moment, under one policy.
 //!
 //! What pictures are drawn from. A recorder takes it down behind each event of one machine; [`Window`] says of which
-//! seconds. Memory grows with what happens in the window.
+//! seconds. Memory grows with what happens in the window, and a little with each task of the recording, which keeps its
+//! number.
 
 mod recorder;
 
