@@ -87,6 +87,23 @@ fn json_is_one_object_a_line_with_the_documented_fields() {
             assert!(line["beyond_optimum"][field].is_u64(), "beyond_optimum.{field}");
         }
         assert!(line["optimum"]["cost_ns"].is_f64() && line["schedule"]["due_returns"].is_u64());
+        assert_eq!((&line["has_functions"], &line["says_little"]), (&true.into(), &false.into()));
+        assert_eq!(line["says_little_because"].as_array().map(Vec::len), Some(0));
+        assert_eq!(line["tasks_cut"], false);
+        for field in ["save_and_restore", "check", "others"] {
+            let from = line["costs_from"][field].as_str().unwrap_or_else(|| panic!("costs_from.{field}"));
+            assert!(["measured", "assumed", "file", "table"].contains(&from), "{from}");
+        }
+        let beyond = &line["beyond_optimum"];
+        let quirk = &beyond["quirks"][0];
+        assert!(
+            quirk["name"] == "exit_saves_dead_task" && quirk["origin"] == "fpu__drop, from 5.2",
+            "{quirk}"
+        );
+        assert!(quirk["cost_ns"].is_f64() && beyond["itself"]["cost_ns"].is_f64(), "{beyond}");
+        let rest = beyond["itself"]["saves"].as_i64().expect("a number");
+        assert_eq!(beyond["saves"].as_i64(), Some(rest + quirk["saves"].as_i64().expect("a number")));
+        assert!(line["optimum"]["share_of_cpu"].is_f64());
         assert!(line["agreement"]["quirks"]["exit_saves_dead_task"].is_u64());
         assert_eq!(line["agreement"]["first"].as_array().map(Vec::len), Some(0));
         let policies = line["policies"].as_array().expect("policies");
@@ -97,7 +114,7 @@ fn json_is_one_object_a_line_with_the_documented_fields() {
                 assert!(policy[field].is_u64(), "policies[].{field}");
             }
             assert_eq!(policy["counts"], "exact");
-            for field in ["cost_ns", "saves_over_optimum", "restores_over_optimum"] {
+            for field in ["cost_ns", "share_of_cpu", "saves_over_optimum", "restores_over_optimum"] {
                 assert!(policy[field].is_f64(), "policies[].{field}");
             }
         }

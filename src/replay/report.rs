@@ -56,8 +56,12 @@ impl Report {
     /// Whether the agreement says little: more than 5 % of the decisions were inferred, or lost events leave more
     /// of them unknown than known.
     pub fn says_little(&self) -> bool {
-        let agreement = &self.agreement;
-        agreement.infers_too_much() || (self.lost > 0 && agreement.undecidable > agreement.decisions)
+        self.agreement.infers_too_much() || self.knows_too_little()
+    }
+
+    /// Whether lost events leave more decisions unknown than known.
+    pub fn knows_too_little(&self) -> bool {
+        self.lost > 0 && self.agreement.undecidable > self.agreement.decisions
     }
 
     /// The CPU time that the recording covers, in ns.
