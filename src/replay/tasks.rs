@@ -140,6 +140,8 @@ pub(super) struct CpuTrack {
     pub(super) current: Option<u32>,
     /// A pid, and the name that a line here has for it.
     pub(super) name: (u32, Name),
+    /// Likewise, of the task that the last switch here is to.
+    pub(super) next: (u32, Name),
     pub(super) pending: Pending,
     /// The line that opened it.
     pub(super) opened: u64,
