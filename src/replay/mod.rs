@@ -4,7 +4,8 @@
 //! against. The kernel's answers are compared, never read as input; the two exceptions, for recordings without
 //! function lines, are counted apart as [`Agreement::inferred_returns`] and
 //! [`Agreement::inferred_kernel_fpu`]. In such a recording a load line is also what shows *that* a task was on
-//! its way to user mode; whether a load was due there is the machine's to say, and is compared.
+//! its way to user mode; whether a load was due there is the machine's to say, and is compared. A return that only its
+//! load shows can agree or be inferred, and not disagree.
 //!
 //! ```text
 //! bytes → input (gzip, lines) → line (one record) → drive (records → events and decisions)
