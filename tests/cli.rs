@@ -87,17 +87,34 @@ fn json_is_one_object_a_line_with_the_documented_fields() {
             assert!(line["beyond_optimum"][field].is_u64(), "beyond_optimum.{field}");
         }
         assert!(line["optimum"]["cost_ns"].is_f64() && line["schedule"]["due_returns"].is_u64());
+        assert_eq!((&line["has_functions"], &line["says_little"]), (&true.into(), &false.into()));
+        assert_eq!(line["says_little_because"].as_array().map(Vec::len), Some(0));
+        assert_eq!(line["tasks_cut"], false);
+        for field in ["save_and_restore", "check", "others"] {
+            let from = line["costs_from"][field].as_str().unwrap_or_else(|| panic!("costs_from.{field}"));
+            assert!(["measured", "assumed", "file", "table"].contains(&from), "{from}");
+        }
+        let beyond = &line["beyond_optimum"];
+        let quirk = &beyond["quirks"][0];
+        assert!(
+            quirk["name"] == "exit_saves_dead_task" && quirk["origin"] == "fpu__drop, from 5.2",
+            "{quirk}"
+        );
+        assert!(quirk["cost_ns"].is_f64() && beyond["itself"]["cost_ns"].is_f64(), "{beyond}");
+        let rest = beyond["itself"]["saves"].as_i64().expect("a number");
+        assert_eq!(beyond["saves"].as_i64(), Some(rest + quirk["saves"].as_i64().expect("a number")));
+        assert!(line["optimum"]["share_of_cpu"].is_f64());
         assert!(line["agreement"]["quirks"]["exit_saves_dead_task"].is_u64());
         assert_eq!(line["agreement"]["first"].as_array().map(Vec::len), Some(0));
         let policies = line["policies"].as_array().expect("policies");
         let names: Vec<_> = policies.iter().filter_map(|policy| policy["name"].as_str()).collect();
         assert_eq!(names, ["eager", "eager-owner", "deferred", "owner-slot", "lazy-save"]);
         for policy in policies {
-            for field in ["saves", "restores", "restores_skipped", "traps", "flushes"] {
+            for field in ["saves", "restores", "restores_skipped", "looks", "traps", "flushes"] {
                 assert!(policy[field].is_u64(), "policies[].{field}");
             }
             assert_eq!(policy["counts"], "exact");
-            for field in ["cost_ns", "saves_over_optimum", "restores_over_optimum"] {
+            for field in ["cost_ns", "share_of_cpu", "saves_over_optimum", "restores_over_optimum"] {
                 assert!(policy[field].is_f64(), "policies[].{field}");
             }
         }
@@ -128,7 +145,7 @@ fn policies_can_be_chosen_and_costs_given() {
     assert_eq!(policies[0]["name"], "owner-slot");
     for policy in policies {
         let count = |field: &str| policy[field].as_u64().expect("a count") as f64;
-        let cost = count("saves") * 100.0 + count("restores") * 1000.0 + count("restores_skipped");
+        let cost = count("saves") * 100.0 + count("restores") * 1000.0 + count("looks");
         assert_eq!(policy["cost_ns"].as_f64(), Some(cost));
     }
 }

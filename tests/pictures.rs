@@ -130,6 +130,20 @@ fn a_picture_has_a_lane_a_cpu_and_its_counts_beside_it() {
 }
 
 #[test]
+fn shares_of_the_legend_are_of_the_cpus_that_are_drawn() {
+    let rows = "0 7 returns\n 0 7 loaded\n 0 7 enters\n 0 7 kernel-fpu\n 0 7 kernel-fpu-end\n 0 7 timer";
+    let legend = |rows: &str| {
+        let (_, timeline) = timeline(functions(rows).text.as_bytes(), Window::ALL);
+        let svg = timeline_svg("one CPU", &timeline).expect("a picture");
+        texts(&svg).into_iter().filter(|text| text.ends_with(" %")).collect::<Vec<_>>()
+    };
+    let first = legend(rows);
+    assert!(first.len() == 4 && first.contains(&"kernel FPU section, 20.00 %".to_owned()), "{first:?}");
+    // Those in front of CPU 15 have no line.
+    assert_eq!(legend(&rows.replace("0 7 ", "15 7 ")), first);
+}
+
+#[test]
 fn many_cpus_and_many_switches_stay_within_the_elements_of_a_picture() {
     let mut rows = String::new();
     for round in 0..40 {
@@ -154,7 +168,7 @@ fn a_window_selects_what_is_drawn() {
     let (_, part) = timeline(&gzip("mix-4cpu-6.1"), window);
     assert_eq!((part.from_us, part.to_us), (all.start_us + 100_000, all.start_us + 200_000));
     for (whole, lane) in all.lanes.iter().zip(&part.lanes) {
-        let inside = |at: &u64| (part.from_us..=part.to_us).contains(at);
+        let inside = |at: &u64| (part.from_us..part.to_us).contains(at);
         let expected: Vec<_> = whole.marks.iter().filter(|(at, _)| inside(at)).collect();
         assert_eq!(lane.marks.iter().collect::<Vec<_>>(), expected);
         assert!(lane.holders.iter().all(|(at, _)| inside(at)));
@@ -162,6 +176,27 @@ fn a_window_selects_what_is_drawn() {
         let before = whole.holders.iter().rev().find(|(at, _)| *at <= part.from_us).expect("a holder").1;
         assert_eq!((lane.holders[0].0, pid(&part, lane.holders[0].1)), (part.from_us, pid(&all, before)));
     }
+}
+
+#[test]
+fn what_happens_where_two_windows_meet_is_in_one_of_them() {
+    // One mark in each of these lines, 10 µs apart: loaded in the second, saved in the fifth, a section in the sixth.
+    let input = two_cpus();
+    let marks = |from: Option<f64>, to: Option<f64>| {
+        let (_, timeline) = timeline(&input, Window::new(from, to).expect("a window"));
+        timeline.lanes.iter().map(|lane| lane.marks.len()).sum::<usize>()
+    };
+    let us = |us: u32| Some(f64::from(us) / 1e6);
+    // The recording takes from 0 to 150 µs, and three marks are on each CPU.
+    assert_eq!(marks(None, None), 6);
+    for meet in (1..150).map(us) {
+        assert_eq!(marks(None, meet) + marks(meet, None), 6, "{meet:?}");
+        assert_eq!(marks(us(0), meet) + marks(meet, us(150)), 6, "{meet:?}");
+    }
+    // The section begins 50 µs after the first event.
+    assert_eq!((marks(us(0), us(50)), marks(us(50), us(51))), (2, 1));
+    // The end of the recording belongs to what ends there.
+    assert_eq!(marks(us(149), us(150)), marks(us(149), None));
 }
 
 /// Whose the registers are; 0 for nobody.
@@ -201,7 +236,7 @@ fn trace(timeline: &Timeline) -> Vec<Value> {
     perfetto(&mut bytes, "a recording", timeline).expect("memory");
     let trace: Value = serde_json::from_slice(&bytes).expect("JSON");
     let events = trace["traceEvents"].as_array().expect("events").clone();
-    let mut last = 0;
+    let mut last = std::collections::BTreeMap::new();
     let mut ends = std::collections::BTreeMap::new();
     for event in &events {
         assert!(event["pid"].is_u64() && event["name"].is_string(), "{event}");
@@ -222,9 +257,12 @@ fn trace(timeline: &Timeline) -> Vec<Value> {
             "i" => assert_eq!((&event["s"], event["tid"].is_u64()), (&Value::from("t"), true)),
             phase => panic!("no such phase: {phase}"),
         }
+        // A counter has no thread, and its name tells its track.
+        let track = (event["pid"].as_u64(), event["tid"].as_u64(), event["ph"] == "C");
+        let last = last.entry(track).or_insert(0);
         let ts = ts.expect("a time");
-        assert!(ts >= last, "{event} comes before {last}");
-        last = ts;
+        assert!(ts >= *last, "{event} comes before {last}");
+        *last = ts;
     }
     events
 }
@@ -280,8 +318,40 @@ fn the_formulas_cross_where_they_should() {
     let p = model.trap_restore_wins_below().expect("it is above 0");
     assert!((ns(Builtin::TrapRestore, 0.5, p) - ns(Builtin::Eager, 0.5, p)).abs() < 1e-9);
     assert_eq!(model.ns(Builtin::EagerOwner, 0.5, 0.5), None);
-    // At the recording's own q the formula gives what the replay counted, but for the checks that found nothing.
-    let counts = report.policies[OWNER_SLOT].cost_ns(&Costs::TABLE) / report.schedule.switch_ins as f64;
-    let formula = ns(Builtin::OwnerSlot, report.schedule.valid_share(), 1.0);
-    assert!((counts / formula - 1.0).abs() < 0.03, "{counts} {formula}");
+    // At the recording's own q the formula gives what the replay counted, the checks alone too.
+    let checks = Costs { save_ns: 0.0, restore_ns: 0.0, check_ns: 100.0, ..Costs::TABLE };
+    for costs in [Costs::TABLE, checks] {
+        let counts = report.policies[OWNER_SLOT].cost_ns(&costs) / report.schedule.switch_ins as f64;
+        let formula =
+            BreakEven::new(&report, costs).ns(Builtin::OwnerSlot, report.schedule.valid_share(), 1.0);
+        let formula = formula.expect("a formula");
+        assert!((counts / formula - 1.0).abs() < 0.03, "{counts} {formula}");
+    }
+}
+
+#[test]
+fn policies_that_look_at_the_owner_look_at_each_load_that_is_due() {
+    for name in ["cargo-build-2cpu-6.18", "mix-4cpu-6.1"] {
+        let options = Options { policies: Builtin::ALL.to_vec(), ..Options::default() };
+        let report = replay(&gzip(name)[..], &options).expect("a recording");
+        let counts = |policy: Builtin| {
+            report.policies.iter().find(|counts| counts.name == policy.name()).expect("a policy")
+        };
+        for policy in [Builtin::Eager, Builtin::Deferred, Builtin::EntryExit] {
+            assert_eq!(counts(policy).looks, 0, "{name}: {policy:?}");
+        }
+        for policy in [Builtin::OwnerSlot, Builtin::LazySave, Builtin::EagerOwner] {
+            let counts = counts(policy);
+            let all = counts.restores + counts.restores_skipped;
+            // Loads for frames and behind kernel FPU sections are no answer to a look of the policy.
+            assert!(counts.looks > counts.restores_skipped && counts.looks <= all, "{name}: {counts:?}");
+        }
+        let owner_slot = counts(Builtin::OwnerSlot);
+        assert!(owner_slot.looks.abs_diff(report.schedule.due_returns) * 50 <= owner_slot.looks, "{name}");
+        // It looks at each switch, and arms the trap or finds the registers valid.
+        let full_lazy = counts(Builtin::FullLazy);
+        assert!(full_lazy.looks > full_lazy.restores_skipped, "{name}: {full_lazy:?}");
+        assert!(full_lazy.looks <= report.schedule.switch_ins + full_lazy.restores_skipped, "{name}");
+        assert!(counts(Builtin::TrapRestore).looks <= report.schedule.switch_ins, "{name}");
+    }
 }

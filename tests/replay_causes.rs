@@ -150,6 +150,20 @@ fn the_tasks_with_most_restores_come_first_with_names_and_pids() {
 }
 
 #[test]
+fn names_come_from_switches_where_the_front_of_lines_has_none() {
+    let name = |rows: &str| {
+        let text = functions(rows).text.replace(" task-", " <...>-").replace("comm=task", "comm=a ==> b");
+        let report = replay(text.as_bytes(), &Options::default()).expect("a recording");
+        report.top[0].name.clone()
+    };
+    assert_eq!(name(WAITS), "a ==> b");
+    // It runs as the recording ends: the switch to it has its name.
+    let comes = "0 0 to 7\n 0 7 returns\n 0 7 loaded\n 0 7 enters";
+    assert_eq!(name(comes), "a ==> b");
+    assert_eq!(name("0 7 returns\n 0 7 loaded\n 0 7 enters\n 0 7 exits"), "a ==> b");
+}
+
+#[test]
 fn tasks_that_are_gone_are_kept_if_they_have_most() {
     // Twice as many tasks as are kept, each of which dies; the last ones are restored twice.
     let mut rows = String::new();

@@ -190,6 +190,28 @@ fn a_core_dump_leaves_the_state_in_the_registers_too() {
     .agrees(2);
 }
 
+/// The dump needs one save; each further one, until the task is dead, is the quirk, and none is a look at the owner.
+#[test]
+fn a_core_dump_needs_one_save_and_the_others_are_the_quirk() {
+    let dies = "0 7 exits\n 0 7 dropped\n 0 7 to 0 Z\n 0 7 saved\n 0 0 timer";
+    for (what, rows, redundant, dead) in [
+        ("one read", format!("0 7 core-dumps\n {dies}"), 0, 1),
+        ("two reads", format!("0 7 core-dumps\n 0 7 core-dumps\n {dies}"), 1, 1),
+        ("a switch", "0 7 core-dumps\n 0 7 to 0\n 0 7 saved\n 0 0 timer".to_owned(), 1, 0),
+        ("a section", "0 7 core-dumps\n 0 7 kernel-fpu\n 0 7 kernel-fpu-end".to_owned(), 1, 0),
+        ("a return", "0 7 core-dumps\n 0 7 returns\n 0 7 enters\n 0 7 to 0\n 0 7 saved".to_owned(), 0, 0),
+    ] {
+        let report = functions(&format!("0 7 returns\n 0 7 loaded\n 0 7 enters\n {rows}")).report();
+        assert_eq!(quirks(&report, Quirk::CoreDumpSavesTwice), redundant, "{what}");
+        assert_eq!(quirks(&report, Quirk::ExitSavesDeadTask), dead, "{what}");
+        assert_eq!((report.optimum.saves, report.optimum.restores), (1, 1), "{what}");
+        assert_eq!(report.reference.restores_skipped, 0, "{what}");
+        if what != "a return" {
+            assert_eq!(report.beyond_optimum(), [redundant + dead, 0], "{what}");
+        }
+    }
+}
+
 #[test]
 fn kernel_threads_decide_nothing() {
     let report = functions(
@@ -345,6 +367,15 @@ fn a_kernel_fpu_section_saves_a_dead_task_so_that_its_last_switch_does_not() {
     let report = functions(&format!("{dies}\n 0 7 to 0 Z\n 0 0 timer")).agrees(1);
     assert_eq!(quirks(&report, Quirk::KernelFpuSavesDeadTask), 1);
     assert_eq!(quirks(&report, Quirk::ExitSavesDeadTask), 0);
+    assert_eq!((report.reference.saves, report.as_the_kernel().saves), (0, 1));
+    // Task 8 dies without a section in between: what the kernel saved has both quirks.
+    let other =
+        "0 0 to 8\n 0 8 enters\n 0 8 exits\n 0 8 drops\n 0 8 saved\n 0 8 dropped\n 0 8 to 0 Z\n 0 8 saved";
+    let report = functions(&format!("{dies}\n 0 7 to 0 Z\n {other}\n 0 0 timer")).agrees(2);
+    assert_eq!(quirks(&report, Quirk::KernelFpuSavesDeadTask), 1);
+    assert_eq!(quirks(&report, Quirk::ExitSavesDeadTask), 1);
+    assert_eq!(report.as_the_kernel().saves, report.reference.saves + 2);
+    assert_eq!(report.beyond_optimum()[0], 2);
     functions(&format!("{dies}\n ! 0 7 to 0 Z\n 0 7 saved\n 0 0 timer"))
         .disagrees(Decision::SwitchOut, false);
 }

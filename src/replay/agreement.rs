@@ -46,7 +46,7 @@ pub enum Quirk {
     /// (5.2 to 6.15; from 6.16 on it returns early when TIF_NEED_FPU_LOAD is set). Counted: restores.
     ExitClearsOwner,
     /// `fpu_sync_fpstate` saves a dying task for its own core dump and leaves TIF_NEED_FPU_LOAD clear, so that
-    /// the next switch saves it again (from 5.14 on). Counted: saves.
+    /// the next read, kernel FPU section or switch saves it again (from 5.14 on). Counted: those further saves.
     CoreDumpSavesTwice,
 }
 

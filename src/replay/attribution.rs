@@ -19,7 +19,8 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskRestores {
-    /// Its name, as the line says in which it last left a CPU; empty where no line does.
+    /// Its name, as the line says in which it last left a CPU: in the details of a switch, if they are there, since the
+    /// name at the front of a line can be missing. Empty where no line has one.
     pub name: String,
     /// Its pid, likewise; 0 where no line says it.
     pub pid: u32,

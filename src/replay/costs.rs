@@ -16,7 +16,7 @@ pub struct Costs {
     pub save_ns: f64,
     /// One restore.
     pub restore_ns: f64,
-    /// One look at the owner slot that found the registers valid.
+    /// One look at the owner slot, whatever it found.
     pub check_ns: f64,
     /// One first use that traps (#NM), without the restore.
     #[cfg_attr(feature = "cli", serde(default = "trap_ns"))]
@@ -57,6 +57,10 @@ impl Costs {
         control_words_ns: 1.2,
     };
 
+    /// Whether a check can be measured: as code of this crate it takes more than ten times as long in a build with debug
+    /// assertions, which is taken for an unoptimised one.
+    pub const MEASURES_CHECKS: bool = !cfg!(debug_assertions);
+
     /// Measures them on this host, in some 20 ms: those rows of [`crate::costs`] that [`of`](Self::of) takes. `None`
     /// where there is no XSAVEC.
     pub fn measure() -> Option<Self> {
@@ -64,11 +68,16 @@ impl Costs {
     }
 
     /// XSAVEC and XRSTOR in an ordinary process, by a table of [`costs::measure`], and the validity predicate,
-    /// which is measured here; the others are those of [`TABLE`](Self::TABLE). `None` if they are not in it.
+    /// which is measured here if the [build is optimised](Self::MEASURES_CHECKS); the others are those of
+    /// [`TABLE`](Self::TABLE). `None` if they are not in it.
     pub fn of(table: &[InstructionCost]) -> Option<Self> {
         let [save_ns, restore_ns] = costs::save_and_restore_ns(table)?;
+        let costs = Self { save_ns, restore_ns, ..Self::TABLE };
+        if !Self::MEASURES_CHECKS {
+            return Some(costs);
+        }
         let mut checks: Vec<f64> = (0..BLOCKS).map(|_| check_ns()).collect();
-        Some(Self { save_ns, restore_ns, check_ns: costs::median(&mut checks), ..Self::TABLE })
+        Some(Self { check_ns: costs::median(&mut checks), ..costs })
     }
 
     /// Whether every cost is a number of nanoseconds: finite and not negative.

@@ -10,7 +10,7 @@ use super::{
     attribution::Name,
     fleet::Fleet,
     form::Form,
-    line::{Line, Parsed, What},
+    line::{Line, Parsed, What, name_of_task, names_of_switch},
     tasks::{CpuTrack, Pending, TaskTrack, Window},
 };
 use crate::{CpuId, EntryKind, Event, TaskId, fpu::Policy};
@@ -157,14 +157,36 @@ impl<P: Policy> Driver<P> {
         // The deactivated line of a task that was just switched out still carries its name.
         if !answered && line.what != What::Deactivated {
             self.runs(cpu, line.pid, line.time_us)?;
-            // A name is looked at when its task leaves, and copying it with every line can be felt.
-            if self.track(cpu).name.0 != line.pid || matches!(line.what, What::Switch { .. }) {
-                self.track(cpu).name = (line.pid, Name::new(line.comm));
-            }
+            self.names(cpu, line, text);
             self.record(cpu, line, text)?;
         }
         self.track(cpu).decided = self.agreement.mark();
         Ok(())
+    }
+
+    /// Notes what a line calls the task that runs. A name is looked at when its task leaves, and copying it with every
+    /// line can be felt.
+    fn names(&mut self, cpu: CpuId, line: &Line<'_>, text: &[u8]) {
+        let track = &mut self.cpus[cpu.0 as usize];
+        match line.what {
+            What::Switch { next_pid, .. } => {
+                let names = names_of_switch(text);
+                if let Some([_, next]) = names {
+                    track.next = (next_pid, Name::new(next));
+                }
+                let name = names.map_or(line.comm, |[prev, _]| prev);
+                if name != NO_NAME || track.name.0 != line.pid {
+                    track.name = (line.pid, Name::new(name));
+                }
+            }
+            What::Fork { .. } | What::ProcessExit => {
+                let name = name_of_task(text).unwrap_or(line.comm);
+                track.name = (line.pid, Name::new(name));
+            }
+            _ if track.name.0 == line.pid => {}
+            _ if line.comm == NO_NAME && track.next.0 == line.pid => track.name = track.next,
+            _ => track.name = (line.pid, Name::new(line.comm)),
+        }
     }
 
     fn ignore(&mut self, name: &[u8]) {
@@ -352,6 +374,9 @@ impl<P: Policy> Driver<P> {
         self.agreement.compare(Disagreement { line, cpu: cpu.0, pid, decision, expected, found });
     }
 }
+
+/// What the kernel prints for the name of a task that it has not cached (`trace_find_cmdline`).
+const NO_NAME: &[u8] = b"<...>";
 
 /// The pid of every CPU's idle task.
 pub(super) const IDLE: u32 = 0;

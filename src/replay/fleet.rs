@@ -166,7 +166,7 @@ impl<P: Policy> Fleet<P> {
             // The outcome is borrowed where it is: copying it is what most of the time would go to.
             match machine.apply(event) {
                 Ok(ref outcome) => {
-                    counts.add(outcome);
+                    counts.add(event, outcome);
                     if let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.policy == index)
                     {
                         recorder.note(self.now_us, machine, event, outcome);
@@ -250,7 +250,7 @@ impl<P: Policy> Fleet<P> {
             }
             match machine.apply(event) {
                 Ok(ref outcome) => {
-                    counts.add(outcome);
+                    counts.add(event, outcome);
                     counts.traps += 1;
                     if let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.policy == index)
                     {
@@ -276,7 +276,7 @@ impl<P: Policy> Fleet<P> {
             Ok(ref outcome) => {
                 if !moved_nothing(outcome) {
                     self.attribution.note(event, asked, outcome);
-                    self.reference.add(outcome);
+                    self.reference.add(event, outcome);
                 }
                 self.schedule.note(event, outcome);
                 verify(line, KERNEL, &self.shadow, check, event, outcome)?;

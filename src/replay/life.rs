@@ -123,7 +123,10 @@ impl<P: Policy> Driver<P> {
         self.enter(cpu, track.task, EntryKind::Interrupt)?;
         self.emit(Event::Exit(cpu))?;
         self.slot_cleared(cpu)?;
-        self.update(pid, |task| (task.exiting, task.saved_when_dead, task.window) = (true, unsaved, None))
+        self.update(pid, |task| {
+            (task.exiting, task.saved_when_dead, task.window) = (true, unsaved, None);
+            task.dumped = false;
+        })
     }
 
     /// An exit, a kernel thread's too, clears the owner slot, whoever it names.
@@ -177,11 +180,23 @@ impl<P: Policy> Driver<P> {
         let task = self.adopt(cpu, pid)?;
         let need_load = self.fleet.task(task).is_some_and(|task| task.fpstate().need_fpu_load());
         self.emit(Event::Access(cpu, Verb::CopyToMemory))?;
-        if !need_load {
-            self.agreement.quirk(Quirk::CoreDumpSavesTwice);
-            self.emit_quirk(cpu, Event::Access(cpu, Verb::MoveToCpu))?;
+        if need_load {
+            return Ok(());
         }
-        Ok(())
+        self.saved_again(pid);
+        // It stands for need_fpu_load that stays clear: the kernel neither looks nor loads here.
+        let counts = self.fleet.reference.clone();
+        self.emit_quirk(cpu, Event::Access(cpu, Verb::MoveToCpu))?;
+        self.fleet.reference = counts;
+        self.update(pid, |task| task.dumped = true)
+    }
+
+    /// The kernel saves a task. If its core dump saved it before, the save is the quirk.
+    pub(super) fn saved_again(&mut self, pid: u32) {
+        if let Some(task) = self.tasks.get_mut(&pid).filter(|task| task.dumped) {
+            task.dumped = false;
+            self.agreement.quirk(Quirk::CoreDumpSavesTwice);
+        }
     }
 
     pub(super) fn system_call_begins(&mut self, pid: u32, call: &[u8]) {

@@ -19,7 +19,7 @@
 mod details;
 pub(super) mod perf;
 
-pub(crate) use details::{ptrace_args, syscall_result};
+pub(crate) use details::{name_of_task, names_of_switch, ptrace_args, syscall_result};
 
 use memchr::{memchr_iter, memrchr_iter};
 use std::fmt;

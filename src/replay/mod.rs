@@ -4,7 +4,8 @@
 //! against. The kernel's answers are compared, never read as input; the two exceptions, for recordings without
 //! function lines, are counted apart as [`Agreement::inferred_returns`] and
 //! [`Agreement::inferred_kernel_fpu`]. In such a recording a load line is also what shows *that* a task was on
-//! its way to user mode; whether a load was due there is the machine's to say, and is compared.
+//! its way to user mode; whether a load was due there is the machine's to say, and is compared. A return that only its
+//! load shows can agree or be inferred, and not disagree.
 //!
 //! ```text
 //! bytes → input (gzip, lines) → line (one record) → drive (records → events and decisions)
@@ -171,7 +172,7 @@ pub fn replay<P: Policy>(input: impl Read, options: &Options<P>) -> Result<Repor
 
 /// Replays one recording, and takes down what happens in a part of it under one of the policies, by its number.
 ///
-/// As [`replay`], but memory grows with what happens in the window.
+/// As [`replay`], but memory grows with what happens in the window, and a little with each task of the recording.
 ///
 /// # Errors
 /// As [`replay`], and [`ReplayError::Window`] for a window behind the recording's end.

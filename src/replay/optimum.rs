@@ -7,7 +7,7 @@
 //! once: by such a restore, by a reader, by fork's copy or by a signal frame. Dead, exec'ed and overwritten
 //! versions need none. Both are reached together, because the schedule fixes the loads.
 
-use crate::{CpuId, Event, TaskId};
+use crate::{CpuId, Event, TaskId, Verb};
 use std::vec::Vec;
 
 /// The current version of a task's state.
@@ -58,6 +58,12 @@ impl Optimum {
             }
             Event::Write(task, ..) => self.born_in_memory(task),
             Event::Read(task, _) => self.need_in_memory(task),
+            // A core dump reads the dying task's state from memory.
+            Event::Access(cpu, Verb::CopyToMemory) => {
+                if let Some(task) = *self.current(cpu) {
+                    self.need_in_memory(task);
+                }
+            }
             Event::SignalEnter(cpu) => {
                 if let Some(task) = *self.current(cpu) {
                     // The frame is written by now; an attempt that faulted has saved nothing.

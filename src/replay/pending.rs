@@ -124,6 +124,8 @@ impl<P: Policy> Driver<P> {
                 self.compare(cpu, pid, Decision::SwitchOut, expected, found);
                 if expected && track.saved_when_dead {
                     self.agreement.quirk(Quirk::ExitSavesDeadTask);
+                } else if expected {
+                    self.saved_again(pid);
                 }
             }
         }
@@ -207,7 +209,7 @@ impl<P: Policy> Driver<P> {
     /// From here on the task's state is known.
     pub(super) fn knows(&mut self, pid: u32) -> Done {
         let epoch = self.epoch;
-        self.update(pid, |task| (task.epoch, task.loads) = (epoch, 0))
+        self.update(pid, |task| (task.epoch, task.loads, task.dumped) = (epoch, 0, false))
     }
 
     /// A line that only user code can cause.
@@ -284,6 +286,7 @@ impl<P: Policy> Driver<P> {
         if self.tasks.get(&pid).is_some_and(|track| track.saved_when_dead) {
             self.agreement.quirk(Quirk::KernelFpuSavesDeadTask);
         }
+        self.saved_again(pid);
         self.update(pid, |track| track.saved_when_dead = false)
     }
 

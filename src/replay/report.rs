@@ -2,9 +2,10 @@
 
 use super::{Agreement, CauseCounts, Costs, Quirk, ScheduleCounts, TaskRestores};
 use crate::{
+    Event,
     fpu::{
-        Load, Policy, Save,
-        policy::{Calls, InKernel},
+        Load, LoadRule, Policy, Save,
+        policy::{Calls, Facts, InKernel, InUser},
     },
     machine::Outcome,
 };
@@ -55,8 +56,12 @@ impl Report {
     /// Whether the agreement says little: more than 5 % of the decisions were inferred, or lost events leave more
     /// of them unknown than known.
     pub fn says_little(&self) -> bool {
-        let agreement = &self.agreement;
-        agreement.infers_too_much() || (self.lost > 0 && agreement.undecidable > agreement.decisions)
+        self.agreement.infers_too_much() || self.knows_too_little()
+    }
+
+    /// Whether lost events leave more decisions unknown than known.
+    pub fn knows_too_little(&self) -> bool {
+        self.lost > 0 && self.agreement.undecidable > self.agreement.decisions
     }
 
     /// The CPU time that the recording covers, in ns.
@@ -66,7 +71,8 @@ impl Report {
 
     /// What the kernel did, with what leaves no line in a recording: the policy that it has, with all quirks.
     pub fn as_the_kernel(&self) -> PolicyCounts {
-        let dead = self.agreement.quirks.get(&Quirk::ExitSavesDeadTask).copied().unwrap_or(0);
+        let dead = [Quirk::ExitSavesDeadTask, Quirk::KernelFpuSavesDeadTask];
+        let dead: u64 = dead.iter().filter_map(|quirk| self.agreement.quirks.get(quirk)).sum();
         PolicyCounts { saves: self.reference.saves + dead, ..self.reference.clone() }
     }
 
@@ -160,12 +166,51 @@ pub struct PolicyCounts {
     /// Restores skipped because the registers still held the state, counted where the policy looks: at the
     /// switch-in for `eager-owner`, `trap-restore`, `full-lazy` and `lazy-save`, else at the return.
     pub restores_skipped: u64,
+    /// Looks at the owner slot, at the switch-in or the return where the policy asks for one: those that found the
+    /// registers valid, and those behind which it restored, or armed the trap.
+    pub looks: u64,
     /// First uses that trapped (#NM).
     pub traps: u64,
     /// Saves that another CPU had to do first, for a task that left its only copy there. They are among the saves.
     pub flushes: u64,
     /// Saves and restores of what a system call keeps, which are not among the others.
     pub kept_by_calls: u64,
+    asks: Asks,
+}
+
+/// Where a policy looks at the owner slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asks {
+    switch_in: bool,
+    return_to_user: bool,
+    /// Whether it is behind a look that it arms the trap.
+    trap: bool,
+}
+
+impl Asks {
+    /// By its answers for a task that has used the FPU in every slice, and whose registers are still valid.
+    fn of(policy: &impl Policy) -> Self {
+        let task = Facts { valid: true, need_fpu_load: true, uses: u8::MAX, fpu_free: false };
+        Self {
+            switch_in: policy.switch_in(task) == LoadRule::UnlessValid,
+            return_to_user: policy.return_to_user(task) == LoadRule::UnlessValid,
+            trap: policy.form().in_user == InUser::TrapUnlessValid,
+        }
+    }
+
+    fn looked(self, event: Event, outcome: &Outcome) -> bool {
+        match (event, outcome.load) {
+            (_, Some(Load::Skipped)) => self.switch_in || self.return_to_user,
+            (Event::ScheduleIn(..), Some(Load::TrapArmed)) => self.trap,
+            (Event::ScheduleIn(..), Some(Load::Restored | Load::RestoredKept | Load::Initialised)) => {
+                self.switch_in
+            }
+            (Event::Return(..), Some(Load::Restored | Load::RestoredKept | Load::Initialised)) => {
+                self.return_to_user
+            }
+            _ => false,
+        }
+    }
 }
 
 impl PolicyCounts {
@@ -177,20 +222,23 @@ impl PolicyCounts {
             saves: 0,
             restores: 0,
             restores_skipped: 0,
+            looks: 0,
             traps: 0,
             flushes: 0,
             kept_by_calls: 0,
+            asks: Asks::of(policy),
         }
     }
 
     #[inline]
-    pub(super) fn add(&mut self, outcome: &Outcome) {
+    pub(super) fn add(&mut self, event: Event, outcome: &Outcome) {
         if !moved_nothing(outcome) {
-            self.add_moves(outcome);
+            self.add_moves(event, outcome);
         }
     }
 
-    fn add_moves(&mut self, outcome: &Outcome) {
+    fn add_moves(&mut self, event: Event, outcome: &Outcome) {
+        self.looks += u64::from(self.asks.looked(event, outcome));
         self.saves += u64::from(outcome.saves());
         self.restores += u64::from(outcome.restores());
         self.restores_skipped += u64::from(outcome.restores_skipped());
@@ -202,7 +250,7 @@ impl PolicyCounts {
     pub fn cost_ns(&self, costs: &Costs) -> f64 {
         self.saves as f64 * costs.save_ns
             + self.restores as f64 * costs.restore_ns
-            + self.restores_skipped as f64 * costs.check_ns
+            + self.looks as f64 * costs.check_ns
             + self.traps as f64 * costs.trap_ns
             + self.flushes as f64 * costs.flush_ns
             + self.kept_by_calls as f64 * costs.control_words_ns
@@ -222,8 +270,10 @@ impl PolicyCounts {
 #[inline]
 pub(super) fn moved_nothing(outcome: &Outcome) -> bool {
     let save = matches!(outcome.save, Some(Save::Saved | Save::SavedKept));
-    let load =
-        matches!(outcome.load, Some(Load::Restored | Load::RestoredKept | Load::Skipped | Load::Initialised));
+    let load = matches!(
+        outcome.load,
+        Some(Load::Restored | Load::RestoredKept | Load::Skipped | Load::Initialised | Load::TrapArmed)
+    );
     !save && !load && outcome.frame_save.is_none() && outcome.before[0].is_none()
 }
 

@@ -34,6 +34,8 @@ pub(super) struct TaskTrack {
     pub(super) exiting: bool,
     /// The kernel dropped the state while it was only in registers, and will save it at the next switch.
     pub(super) saved_when_dead: bool,
+    /// Saved for its own core dump, with need_fpu_load clear: the next save is one too many.
+    pub(super) dumped: bool,
     /// `fpregs_mark_activate`, which is no load, is about to activate the task.
     pub(super) marked: bool,
     /// Inside a signal return.
@@ -57,6 +59,7 @@ impl TaskTrack {
             executing: false,
             exiting: false,
             saved_when_dead: false,
+            dumped: false,
             marked: false,
             restoring: false,
             delivering: false,
@@ -137,6 +140,8 @@ pub(super) struct CpuTrack {
     pub(super) current: Option<u32>,
     /// A pid, and the name that a line here has for it.
     pub(super) name: (u32, Name),
+    /// Likewise, of the task that the last switch here is to.
+    pub(super) next: (u32, Name),
     pub(super) pending: Pending,
     /// The line that opened it.
     pub(super) opened: u64,

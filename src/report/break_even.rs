@@ -16,8 +16,8 @@ use crate::{
 /// |---|---|
 /// | `eager` | S + R |
 /// | `deferred` | s S + u R |
-/// | `owner-slot` | c + s S + (1 − q) u R |
-/// | `lazy-save` | c + (1 − q) u (S + R) |
+/// | `owner-slot` | u c + s S + (1 − q) u R |
+/// | `lazy-save` | u c + (1 − q) u (S + R) |
 /// | `trap-restore` | c + S p + p (T + R) |
 /// | `full-lazy` | c + p (1 − q) (T + S + R) |
 /// | `entry-exit` | e (S + R) |
@@ -72,8 +72,8 @@ impl BreakEven {
         Some(match policy {
             Builtin::Eager => s + r,
             Builtin::Deferred => saves * s + u * r,
-            Builtin::OwnerSlot => c + saves * s + (1.0 - q) * u * r,
-            Builtin::LazySave => c + (1.0 - q) * u * (s + r),
+            Builtin::OwnerSlot => u * c + saves * s + (1.0 - q) * u * r,
+            Builtin::LazySave => u * c + (1.0 - q) * u * (s + r),
             Builtin::TrapRestore => c + s * p + p * (t + r),
             Builtin::FullLazy => c + p * (1.0 - q) * (t + s + r),
             Builtin::EntryExit => e * (s + r),
@@ -85,7 +85,7 @@ impl BreakEven {
 
     /// The q above which `owner-slot` beats a restore at every return; `None` where it never does.
     pub fn owner_slot_wins_above(&self) -> Option<f64> {
-        let q = self.costs.check_ns / (self.due * self.costs.restore_ns);
+        let q = self.costs.check_ns / self.costs.restore_ns;
         (q <= 1.0).then_some(q)
     }
 

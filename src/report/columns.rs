@@ -4,7 +4,7 @@ use super::holders::Holders;
 use crate::replay::{Holder, Lane, Mark, Timeline};
 use std::{vec, vec::Vec};
 
-/// Most parts that a column is split into; the rest of its time goes to the largest.
+/// Most parts that a column is split into: those with most of its time, which share it all.
 const MOST_PARTS: usize = 6;
 
 /// How a window is cut into columns.
@@ -71,7 +71,7 @@ impl Columns {
         blocks.finish()
     }
 
-    /// How many of these there are in each column.
+    /// How many of these there are in each column. At the end itself there is something only if the recording ends there.
     pub(super) fn counts(self, times_us: impl Iterator<Item = u64>) -> Vec<u32> {
         let mut counts = vec![0; self.count];
         for at in times_us.filter(|at| (self.from_us..=self.to_us).contains(at)) {

@@ -5,7 +5,7 @@ use crate::replay::{Holder, TaskLane, Timeline};
 use plotters::style::RGBColor;
 use std::{format, string::String, vec, vec::Vec};
 
-/// Time in which registers hold what, in µs, over all CPUs.
+/// Time in which registers hold what, in µs, over all CPUs that the recording has a line of.
 #[derive(Debug)]
 pub(super) struct Holders {
     pub(super) nobody_us: u64,
@@ -23,7 +23,7 @@ impl Holders {
         let mut holders =
             Self { nobody_us: 0, kernel_us: 0, outdated_us: 0, all_us: 0, longest: Vec::new(), rank: vec![] };
         let mut by_task = vec![0; timeline.tasks.len()];
-        for lane in &timeline.lanes {
+        for lane in timeline.lanes.iter().filter(|lane| lane.seen) {
             for (from, to, holder) in timeline.spans(&lane.holders) {
                 let us = to - from;
                 holders.all_us += us;

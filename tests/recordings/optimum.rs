@@ -46,6 +46,7 @@ impl Optimum {
                 "fpu_flush_thread" | "x86_fpu_dropped" => drop(optimum.new_version(pid, false)),
                 "xstateregs_set" => drop(optimum.new_version(targets[&pid].unwrap(), false)),
                 "xstateregs_get" => optimum.needed_in_memory(targets[&pid].unwrap()),
+                "fpu_sync_fpstate" => optimum.needed_in_memory(pid),
                 "fpu__restore_sig" => drop(in_signal_return.insert(pid)),
                 "fpu__clear_user_states" => {
                     optimum.needed_in_memory(pid);

@@ -1,7 +1,8 @@
 //! One line of JSON a recording.
 
+use crate::costs::Source;
 use fpuswitch::replay::{
-    CauseCounts, Costs, Disagreement, OptimumCounts, PolicyCounts, Report, ScheduleCounts, TaskRestores,
+    self, CauseCounts, Costs, Disagreement, PolicyCounts, Report, ScheduleCounts, TaskRestores,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -13,6 +14,10 @@ pub(crate) struct File<'a> {
     seconds: f64,
     cpus: usize,
     cpu_seconds: f64,
+    has_functions: bool,
+    says_little: bool,
+    /// Why it says little: any of `inferred`, `lost`.
+    says_little_because: Vec<&'static str>,
     kernel: Kernel,
     agreement: Agreement,
     #[serde(rename = "use")]
@@ -23,8 +28,11 @@ pub(crate) struct File<'a> {
     beyond_optimum: Beyond,
     causes: BTreeMap<&'static str, u64>,
     tasks: Vec<Task<'a>>,
+    /// Whether there may be further tasks with restores.
+    tasks_cut: bool,
     schedule: Schedule,
     costs: Costs,
+    costs_from: From,
     lost: u64,
     ignored: &'a BTreeMap<String, u64>,
 }
@@ -49,6 +57,32 @@ struct Agreement {
     first: Vec<First>,
 }
 
+/// Where a group of costs comes from: `measured`, `assumed`, `file` or `table`.
+#[derive(Serialize)]
+struct From {
+    save_and_restore: &'static str,
+    check: &'static str,
+    others: &'static str,
+}
+
+/// What a quirk of the kernel cost it.
+#[derive(Serialize)]
+struct Quirk {
+    name: &'static str,
+    origin: &'static str,
+    saves: u64,
+    restores: u64,
+    cost_ns: f64,
+}
+
+/// What is left when quirks and loads for frames are taken from what the kernel did beyond the optimum.
+#[derive(Serialize)]
+struct Itself {
+    saves: i64,
+    restores: i64,
+    cost_ns: f64,
+}
+
 #[derive(Serialize)]
 struct First {
     line: u64,
@@ -66,10 +100,12 @@ struct Policy {
     saves: u64,
     restores: u64,
     restores_skipped: u64,
+    looks: u64,
     traps: u64,
     flushes: u64,
     kept_by_calls: u64,
     cost_ns: f64,
+    share_of_cpu: Option<f64>,
     saves_over_optimum: Option<f64>,
     restores_over_optimum: Option<f64>,
 }
@@ -79,14 +115,17 @@ struct Optimum {
     saves: u64,
     restores: u64,
     cost_ns: f64,
+    share_of_cpu: Option<f64>,
 }
 
-/// What the kernel did beyond the optimum; the quirks are in the agreement.
+/// What the kernel did beyond the optimum.
 #[derive(Serialize)]
 struct Beyond {
     saves: u64,
     restores: u64,
     restores_for_frames: u64,
+    quirks: Vec<Quirk>,
+    itself: Itself,
 }
 
 #[derive(Serialize)]
@@ -132,15 +171,21 @@ impl Schedule {
 }
 
 impl<'a> File<'a> {
-    pub(crate) fn new(file: &'a str, report: &'a Report, costs: &Costs) -> Self {
-        let agreement = &report.agreement;
-        let [saves, restores] = report.beyond_optimum();
+    pub(crate) fn new(file: &'a str, report: &'a Report, source: &Source) -> Self {
+        let (agreement, costs) = (&report.agreement, &source.costs);
+        let because = [("inferred", agreement.infers_too_much()), ("lost", report.knows_too_little())];
+        let because = because.into_iter().filter(|(_, holds)| *holds).map(|(name, _)| name).collect();
+        let [save_and_restore, check, others] = source.names();
+        let optimum_ns = report.optimum.cost_ns(costs);
         Self {
             file,
             lines: report.lines,
             seconds: report.seconds,
             cpus: report.cpus,
             cpu_seconds: report.cpu_ns() / 1e9,
+            has_functions: report.has_functions,
+            says_little: report.says_little(),
+            says_little_because: because,
             kernel: Kernel {
                 switches: report.kernel.switches,
                 returns: report.kernel.returns,
@@ -158,22 +203,58 @@ impl<'a> File<'a> {
                 first: agreement.first.iter().map(First::new).collect(),
             },
             fpu_use: report.fpu_use,
-            policies: report.policies.iter().map(|p| Policy::new(p, &report.optimum, costs)).collect(),
-            as_the_kernel: Policy::new(&report.as_the_kernel(), &report.optimum, costs),
+            policies: report.policies.iter().map(|p| Policy::new(p, report, costs)).collect(),
+            as_the_kernel: Policy::new(&report.as_the_kernel(), report, costs),
             optimum: Optimum {
                 saves: report.optimum.saves,
                 restores: report.optimum.restores,
-                cost_ns: report.optimum.cost_ns(costs),
+                cost_ns: optimum_ns,
+                share_of_cpu: share_of_cpu(report, optimum_ns),
             },
-            beyond_optimum: Beyond { saves, restores, restores_for_frames: report.for_frames },
+            beyond_optimum: Beyond::new(report, costs),
             causes: by_name(&report.causes),
             tasks: report.top.iter().map(Task::new).collect(),
+            tasks_cut: report.top.len() == TaskRestores::MOST_KEPT,
             schedule: Schedule::new(&report.schedule),
             costs: *costs,
+            costs_from: From { save_and_restore, check, others },
             lost: report.lost,
             ignored: &report.ignored,
         }
     }
+}
+
+impl Beyond {
+    fn new(report: &Report, costs: &Costs) -> Self {
+        let [saves, restores] = report.beyond_optimum();
+        let quirk = |(quirk, count): (&replay::Quirk, &u64)| {
+            let (saves, restores) = if quirk.costs() == "saves" { (*count, 0) } else { (0, *count) };
+            let cost_ns = saves as f64 * costs.save_ns + restores as f64 * costs.restore_ns;
+            Quirk { name: quirk.name(), origin: quirk.origin(), saves, restores, cost_ns }
+        };
+        let quirks: Vec<_> = report.agreement.quirks.iter().map(quirk).collect();
+        let by_quirks =
+            quirks.iter().fold((0, 0), |sum, quirk| (sum.0 + quirk.saves, sum.1 + quirk.restores));
+        let itself = Itself::new(
+            saves as i64 - by_quirks.0 as i64,
+            restores as i64 - by_quirks.1 as i64 - report.for_frames as i64,
+            costs,
+        );
+        Self { saves, restores, restores_for_frames: report.for_frames, quirks, itself }
+    }
+}
+
+impl Itself {
+    fn new(saves: i64, restores: i64, costs: &Costs) -> Self {
+        let cost_ns = saves as f64 * costs.save_ns + restores as f64 * costs.restore_ns;
+        Self { saves, restores, cost_ns }
+    }
+}
+
+/// A cost as a share of the CPU time, from 0 to 1; `None` where the recording covers no time.
+fn share_of_cpu(report: &Report, ns: f64) -> Option<f64> {
+    let all = report.cpu_ns();
+    (all > 0.0).then(|| ns / all)
 }
 
 impl First {
@@ -190,18 +271,21 @@ impl First {
 }
 
 impl Policy {
-    fn new(counts: &PolicyCounts, optimum: &OptimumCounts, costs: &Costs) -> Self {
-        let [saves_over_optimum, restores_over_optimum] = counts.over_optimum(optimum);
+    fn new(counts: &PolicyCounts, report: &Report, costs: &Costs) -> Self {
+        let [saves_over_optimum, restores_over_optimum] = counts.over_optimum(&report.optimum);
+        let cost_ns = counts.cost_ns(costs);
         Self {
             name: counts.name,
             counts: counts.basis.name(),
             saves: counts.saves,
             restores: counts.restores,
             restores_skipped: counts.restores_skipped,
+            looks: counts.looks,
             traps: counts.traps,
             flushes: counts.flushes,
             kept_by_calls: counts.kept_by_calls,
-            cost_ns: counts.cost_ns(costs),
+            cost_ns,
+            share_of_cpu: share_of_cpu(report, cost_ns),
             saves_over_optimum,
             restores_over_optimum,
         }

@@ -26,7 +26,7 @@ pub(crate) fn print_one(name: &str, report: &Report, costs: &Source) {
         kernel.restores
     ));
     if report.lost > 0 {
-        let little = if report.says_little() { ": more is unknown than known, a finding" } else { "" };
+        let little = if report.knows_too_little() { ": more is unknown than known, a finding" } else { "" };
         print(format_args!("events were lost in {} places{little}\n", report.lost));
     }
     print_agreement(report);

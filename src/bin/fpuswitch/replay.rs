@@ -63,7 +63,7 @@ pub(crate) fn replay(arguments: &Arguments) -> Status {
         Ok(window) => window,
         Err(error) => return complain("replay", &error),
     };
-    let watched = watched(&arguments.policies, &mut options.policies);
+    let watched = watched(&arguments.policies, &options.policies);
     let mut found = Vec::new();
     let mut status = Status::Fine;
     for (name, input) in inputs(&arguments.files) {
@@ -103,13 +103,10 @@ pub(crate) fn replay(arguments: &Arguments) -> Status {
     status
 }
 
-/// The number of the policy that pictures show: the first that was asked for, or `owner-slot`.
-fn watched(asked: &[Named], compared: &mut Vec<Builtin>) -> usize {
+/// The number of the policy that pictures show: the first that was asked for, which is compared first, or `owner-slot`.
+fn watched(asked: &[Named], compared: &[Builtin]) -> usize {
     let watched = asked.first().map_or(Builtin::OwnerSlot, |named| named.0);
-    compared.iter().position(|policy| *policy == watched).unwrap_or_else(|| {
-        compared.push(watched);
-        compared.len() - 1
-    })
+    compared.iter().take_while(|policy| **policy != watched).count()
 }
 
 fn share(text: &str) -> Result<f64, &'static str> {
@@ -154,7 +151,7 @@ fn open(file: &Path) -> Input {
 }
 
 fn print_json(name: &str, report: &Report, costs: &Source) {
-    match serde_json::to_string(&json::File::new(name, report, &costs.costs)) {
+    match serde_json::to_string(&json::File::new(name, report, costs)) {
         Ok(line) => print(format_args!("{line}\n")),
         Err(error) => {
             complain(name, &error);

@@ -52,6 +52,27 @@ pub(super) fn prev_pid(details: &[u8]) -> Option<u32> {
     })
 }
 
+/// The names of who leaves and who comes in the whole line of a switch. Unlike the name at its front, which the kernel
+/// looks up when the text is read, they were taken down with the event.
+pub(crate) fn names_of_switch(line: &[u8]) -> Option<[&[u8]; 2]> {
+    let prev = name_behind(line, b" sched_switch: prev_comm=", b" prev_pid=")
+        .or_else(|| name_behind(line, b" sched:sched_switch: prev_comm=", b" prev_pid="))?;
+    let next = name_behind(line, b" ==> next_comm=", b" next_pid=")?;
+    Some([prev, next])
+}
+
+/// The name of the task of the line, in the whole line of a fork or an exit.
+pub(crate) fn name_of_task(line: &[u8]) -> Option<&[u8]> {
+    name_behind(line, b": comm=", b" pid=")
+}
+
+/// A name, which may hold anything and has fewer than 16 bytes, between two keys.
+fn name_behind<'a>(line: &'a [u8], key: &[u8], end: &[u8]) -> Option<&'a [u8]> {
+    let name = &line[memmem::find(line, key)? + key.len()..];
+    let name = &name[..name.len().min(PID_COLUMN - 1 + end.len())];
+    Some(&name[..memmem::rfind(name, end)?])
+}
+
 /// Reads `comm=A pid=1 prio=120 orig_cpu=0 dest_cpu=1`.
 pub(super) fn migrate(details: &[u8]) -> Result<What<'_>, Expected> {
     let (before, cpu) = last_number(details, "dest_cpu=NUMBER")?;

@@ -1,7 +1,8 @@
 //! Whose state each CPU's registers hold, from moment to moment, under one policy.
 //!
 //! What pictures are drawn from. A recorder takes it down behind each event of one machine; [`Window`] says of which
-//! seconds. Memory grows with what happens in the window.
+//! seconds. Memory grows with what happens in the window, and a little with each task of the recording, which keeps its
+//! number.
 
 mod recorder;
 
@@ -122,7 +123,8 @@ impl Timeline {
     }
 }
 
-/// A part of a recording, in seconds since its first event.
+/// A part of a recording, in seconds since its first event: from its beginning to before its end. What happens as it
+/// ends is the next part's, unless the recording ends there too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
     from_us: u64,

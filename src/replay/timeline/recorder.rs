@@ -23,6 +23,8 @@ pub(in crate::replay) struct Recorder {
     timeline: Timeline,
     /// By task slot: who is there, and the task's number in the timeline.
     numbers: Vec<Option<(TaskId, u32)>>,
+    /// By task number: the CPU whose registers last held the task's newest state.
+    homes: Vec<Option<CpuId>>,
     /// By CPU, as of the last event.
     now: Vec<Here>,
     /// How many events with something to count go by between two samples, and how many have since the last one.
@@ -46,6 +48,7 @@ impl Recorder {
             window,
             timeline,
             numbers: Vec::new(),
+            homes: Vec::new(),
             now: Vec::new(),
             stride: 1,
             passed: 0,
@@ -68,23 +71,59 @@ impl Recorder {
         event: Event,
         outcome: &Outcome,
     ) {
-        self.timeline.lanes.resize_with(machine.cpus().len(), Lane::default);
-        self.now.resize(machine.cpus().len(), Here::default());
-        for index in 0..machine.cpus().len() {
-            self.look_at(at_us, machine, index);
-        }
-        match event {
-            Event::Spawn(task) | Event::Migrate(task, _) | Event::Read(task, _) | Event::Write(task, ..) => {
-                self.place(at_us, machine, task);
+        let known = self.now.len();
+        if known < machine.cpus().len() {
+            self.timeline.lanes.resize_with(machine.cpus().len(), Lane::default);
+            self.now.resize(machine.cpus().len(), Here::default());
+            for index in known..machine.cpus().len() {
+                self.look_at(at_us, machine, index);
             }
-            Event::Fork(_, child) => self.place(at_us, machine, child),
-            _ => {}
+        }
+        let named = match event {
+            Event::Spawn(task)
+            | Event::Migrate(task, _)
+            | Event::Read(task, _)
+            | Event::Write(task, ..)
+            | Event::Fork(_, task)
+            | Event::ScheduleIn(_, task)
+            | Event::Return(_, task) => Some(task),
+            _ => None,
+        };
+        // Nothing changes elsewhere than on the event's CPU, on one that had to do something first, and where the
+        // registers held the state of one of the tasks.
+        let current = event.cpu().and_then(|cpu| self.now[cpu.0 as usize].current);
+        for task in named.into_iter().chain(current) {
+            self.look_at_home(at_us, machine, task);
+        }
+        for done in outcome.before.iter().flatten() {
+            match done.asked {
+                Before::Evict(task) => self.look_at_home(at_us, machine, task),
+                Before::Flush { cpu, task } => {
+                    self.look_at(at_us, machine, cpu.0 as usize);
+                    self.look_at_home(at_us, machine, task);
+                }
+                Before::Interrupt { cpu } => self.look_at(at_us, machine, cpu.0 as usize),
+            }
+        }
+        if let Some(cpu) = event.cpu() {
+            self.look_at(at_us, machine, cpu.0 as usize);
+        }
+        if let Some(task) = named {
+            self.place(at_us, machine, task);
         }
         if let Some(cpu) = event.cpu() {
             self.mark(at_us, cpu, event, outcome);
             if let Some(task) = self.now[cpu.0 as usize].current {
                 self.place(at_us, machine, task);
             }
+        }
+    }
+
+    /// What has changed on the CPU whose registers held a task's newest state.
+    fn look_at_home<P: Policy>(&mut self, at_us: u64, machine: &Machine<AbstractRegs, P>, task: TaskId) {
+        let number = self.number(task) as usize;
+        if let Some(home) = self.homes[number] {
+            self.look_at(at_us, machine, home.0 as usize);
         }
     }
 
@@ -106,6 +145,9 @@ impl Recorder {
                 if valid { Holder::Task(number) } else { Holder::Outdated(number) }
             }
         };
+        if let Holder::Task(number) = holder {
+            self.homes[number as usize] = Some(slot.cpu());
+        }
         let before = core::mem::replace(&mut self.now[index], Here { current, owner });
         let changed = self.timeline.lanes[index].holders.last().is_none_or(|(_, last)| *last != holder);
         if changed {
@@ -159,7 +201,10 @@ impl Recorder {
         let Timeline { from_us, to_us, lanes, .. } = &mut self.timeline;
         for (cpu, mark) in here.chain(elsewhere.map(|cpu| (cpu, Mark::Saved))) {
             if (*from_us..=*to_us).contains(&at_us) {
-                lanes[cpu.0 as usize].marks.push((at_us, mark));
+                let marks = &mut lanes[cpu.0 as usize].marks;
+                // A flush is done when another CPU asks for it, whose lines may be behind.
+                let at_us = marks.last().map_or(at_us, |(last, _)| at_us.max(*last));
+                marks.push((at_us, mark));
             }
         }
     }
@@ -218,6 +263,7 @@ impl Recorder {
             _ => {
                 let number = self.timeline.tasks.len() as u32;
                 self.timeline.tasks.push(TaskLane::default());
+                self.homes.push(None);
                 self.numbers[slot] = Some((task, number));
                 number
             }
@@ -232,8 +278,25 @@ impl Recorder {
             return Err(WindowError::Outside { from: self.window.from_us as f64 / 1e6, seconds });
         }
         self.timeline.to_us = to_us.min(end_us);
+        if to_us < end_us {
+            // What happens as the window ends is the next one's.
+            for lane in &mut self.timeline.lanes {
+                before(&mut lane.holders, to_us);
+                before(&mut lane.marks, to_us);
+            }
+            for task in &mut self.timeline.tasks {
+                before(&mut task.places, to_us);
+            }
+            let samples = &mut self.timeline.samples;
+            samples.truncate(samples.partition_point(|sample| sample.at_us < to_us));
+        }
         Ok(self.timeline)
     }
+}
+
+/// Keeps of a list in the order of time what comes before `end_us`.
+fn before<T>(list: &mut Vec<(u64, T)>, end_us: u64) {
+    list.truncate(list.partition_point(|(at_us, _)| *at_us < end_us));
 }
 
 /// Something holds from here on. What held last when the window begins, holds from its beginning on.
