@@ -70,7 +70,7 @@ fn images_hold_what_was_saved_and_restores_bring_it_back() {
         regs.restore(Rfbm::ALL, &blank.new_image()).unwrap();
         assert_eq!(regs, blank, "{name}");
         regs.save(Rfbm::ALL, &mut image);
-        assert_eq!(image, blank.new_image(), "{name}");
+        assert!(image.area().same_values(blank.new_image().area()), "{name}");
     }
 }
 
@@ -259,5 +259,7 @@ fn a_story_goes_as_on_abstract_registers() {
         }
     }
     let default = Machine::<SoftRegs, _>::new(Builtin::ALL[0], 2);
-    assert_eq!(default.cpus()[1].regs(), &SoftRegs::default());
+    let mut booted = SoftRegs::default();
+    booted.set_pkru(Pkru::DEFAULT);
+    assert_eq!(default.cpus()[1].regs(), &booted);
 }
