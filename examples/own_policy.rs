@@ -3,7 +3,7 @@
 //! `cargo run --features proptest --example own_policy`. `docs/own-policy.md` walks through it.
 
 use fpuswitch::{
-    check::random_events,
+    check::{Steps, random_events},
     fpu::{
         Facts, Form, LoadRule, Policy, SaveRule,
         policy::{InKernel, NotRunning},
@@ -11,7 +11,6 @@ use fpuswitch::{
     machine::Machine,
     registers::AbstractRegs,
     replay::{Options, replay},
-    report::Steps,
 };
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use std::{cell::Cell, error::Error};

@@ -58,6 +58,7 @@ pub mod machine;
 pub mod registers;
 #[cfg(feature = "replay")]
 pub mod replay;
+#[cfg(feature = "pictures")]
 pub mod report;
 mod value;
 pub mod xstate;

@@ -58,17 +58,17 @@ impl fmt::Display for Invariant {
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant} is broken: {what}")]
-pub struct Violation {
+pub struct Breach {
     /// Which one.
     pub invariant: Invariant,
     /// Who, where, what is there and what ought to be.
     pub what: String,
 }
 
-pub(super) type Checked = Result<(), Violation>;
+pub(super) type Checked = Result<(), Breach>;
 
 pub(super) fn holds(invariant: Invariant, condition: bool, what: impl FnOnce() -> String) -> Checked {
-    if condition { Ok(()) } else { Err(Violation { invariant, what: what() }) }
+    if condition { Ok(()) } else { Err(Breach { invariant, what: what() }) }
 }
 
 /// Checks every invariant on every CPU and task of a machine. `spec` has been told the same events.

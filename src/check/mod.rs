@@ -5,12 +5,16 @@ mod outcome;
 mod planted;
 mod random;
 mod spec;
+mod steps;
+mod violation;
 
-pub use invariants::{Invariant, Violation, check};
+pub use invariants::{Breach, Invariant, check};
 pub use outcome::check_outcome;
 pub use planted::Planted;
-pub use random::{Found, RandomEvents, any_event, choices};
+pub use random::{RandomEvents, any_event, choices};
 pub use spec::{Spec, State};
+pub use steps::{Step, Steps};
+pub use violation::Violation;
 
 #[cfg(feature = "proptest")]
 mod strategies;

@@ -7,8 +7,7 @@ use crate::{
     machine::{Current, Machine},
     registers::RegisterFile,
 };
-use alloc::vec::Vec;
-use core::fmt;
+use alloc::{boxed::Box, vec::Vec};
 
 /// Choices of events, for a machine with so many CPUs. Each picks one of the events that can happen.
 ///
@@ -30,25 +29,6 @@ pub struct RandomEvents {
     pub choices: Vec<u32>,
 }
 
-/// What random events found: an invariant that does not hold, and the events that led there. Printed, it is an event file
-/// for `fpuswitch run`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// What is broken behind the last event.
-    pub violation: Violation,
-    /// All events that happened.
-    pub events: Vec<Event>,
-}
-
-impl fmt::Display for Found {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# {}, behind the last of these events:", self.violation)?;
-        self.events.iter().try_for_each(|event| writeln!(f, "{event}"))
-    }
-}
-
-impl core::error::Error for Found {}
-
 impl RandomEvents {
     /// `length` choices made from a number, the same every time, for a machine with two or three CPUs.
     pub fn seeded(seed: u32, length: u32) -> Self {
@@ -59,12 +39,12 @@ impl RandomEvents {
     /// them. Fewer happen than there are choices if at some point the machine refuses all that a choice stands for.
     ///
     /// # Errors
-    /// [`Found`].
+    /// The first [`Violation`].
     pub fn check<R: RegisterFile + Clone, P: Policy>(
         &self,
         regs: &R,
         policy: P,
-    ) -> Result<Vec<Event>, Found> {
+    ) -> Result<Vec<Event>, Box<Violation<R, P>>> {
         let mut machine = Machine::with_registers(policy, self.cpus, regs.clone());
         let mut spec = spec_for(regs, machine.policy());
         let mut events = Vec::new();
@@ -77,8 +57,9 @@ impl RandomEvents {
             spec.apply(event);
             events.push(event);
             let held = check_outcome(&machine, &spec, event, &outcome).and_then(|()| check(&machine, &spec));
-            if let Err(violation) = held {
-                return Err(Found { violation, events });
+            if held.is_err() {
+                let anew = Machine::with_registers(machine.policy().clone(), self.cpus, regs.clone());
+                return Violation::behind(anew, &events).map_or(Ok(events), |found| Err(Box::new(found)));
             }
         }
         Ok(events)

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Component, CpuId, Current, Event, TaskId, Value,
-    check::{self, Spec, Violation},
+    check::{self, Breach, Spec},
     fpu::{
         LoadRule, Policy, SaveRule,
         policy::{Builtin, Calls, InUser},
@@ -53,7 +53,7 @@ impl Check {
         machine: &Machine<AbstractRegs, P>,
         event: Event,
         outcome: &Outcome,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Breach> {
         let calls = machine.policy().form().calls;
         let [all, control] = &self.specs;
         let (_, spec) = if calls == control.0 { control } else { all };
@@ -334,9 +334,5 @@ fn verify<P: Policy>(
     outcome: &Outcome,
 ) -> Result<(), ReplayError> {
     let Some(check) = check else { return Ok(()) };
-    check.verify(machine, event, outcome).map_err(|violation| ReplayError::Violation {
-        line,
-        policy,
-        violation,
-    })
+    check.verify(machine, event, outcome).map_err(|violation| ReplayError::Breach { line, policy, violation })
 }

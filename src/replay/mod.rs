@@ -67,7 +67,7 @@ pub use timeline::{Holder, Lane, Mark, Place, Sample, TaskLane, Timeline, Window
 
 use crate::{
     Event, EventError,
-    check::Violation,
+    check::Breach,
     fpu::{Policy, policy::Builtin},
 };
 use std::{io::Read, vec::Vec};
@@ -149,13 +149,13 @@ pub enum ReplayError {
     Window(#[from] WindowError),
     /// With [`Options::check`]: an invariant does not hold.
     #[error("line {line}: under {policy} {violation}")]
-    Violation {
+    Breach {
         /// The line, from 1.
         line: u64,
         /// Whose machine.
         policy: &'static str,
         /// What is broken.
-        violation: Violation,
+        violation: Breach,
     },
 }
 

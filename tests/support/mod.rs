@@ -12,7 +12,7 @@ pub(crate) mod watched;
 pub(crate) use fpuswitch::check::{any_event, choices};
 use fpuswitch::{
     Component, Current, Event, EventError, TaskId, Value,
-    check::{RandomEvents, Spec, Violation, check, check_outcome, spec_for},
+    check::{Breach, RandomEvents, Spec, check, check_outcome, spec_for},
     fpu::Policy,
     machine::{Machine, Outcome},
     registers::{AbstractRegs, RegisterFile},
@@ -54,7 +54,7 @@ pub(crate) struct Broken {
 #[derive(Debug)]
 pub(crate) enum Wrong {
     /// An invariant is broken.
-    Invariant(Violation),
+    Invariant(Breach),
     /// A program, or a reader of its state, does not see what the reference model says.
     Seen(String),
 }

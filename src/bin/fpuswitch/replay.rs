@@ -90,7 +90,7 @@ pub(crate) fn replay(arguments: &Arguments) -> Status {
             }
             Err(error) => {
                 let worse = complain(&name, &error);
-                let violation = matches!(error, ReplayError::Violation { .. });
+                let violation = matches!(error, ReplayError::Breach { .. });
                 status = status.max(if violation { Status::Finding } else { worse });
             }
         }

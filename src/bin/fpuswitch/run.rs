@@ -4,10 +4,10 @@ use crate::{Status, complain, print};
 use comfy_table::Table;
 use fpuswitch::{
     EventFile,
+    check::{Step, Steps},
     fpu::{PkruMode, policy::Builtin},
     machine::Machine,
     registers::AbstractRegs,
-    report::Steps,
 };
 use std::path::Path;
 
@@ -55,17 +55,9 @@ pub(crate) fn run(file: &Path, policy: Builtin, pkru_in_xsave: bool) -> Status {
 
 fn rows(steps: &Steps<AbstractRegs, Builtin>) -> Table {
     let mut table = crate::table();
-    table.set_header(["step", "event", "outcome", "owner slots", "last_cpu", "need_fpu_load", "newest copy"]);
+    table.set_header(["step"].iter().chain(&Step::HEADINGS));
     for (number, step) in (1..).zip(steps.steps()) {
-        table.add_row([
-            number.to_string(),
-            step.event.to_string(),
-            step.outcome.to_string(),
-            step.owners.clone(),
-            step.last_cpus.clone(),
-            step.need_fpu_load.clone(),
-            step.newest.clone(),
-        ]);
+        table.add_row([number.to_string()].into_iter().chain(step.cells()));
     }
     table
 }

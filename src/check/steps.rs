@@ -1,13 +1,18 @@
 //! A list of events, step by step.
 
+use super::{Breach, Spec, check, check_outcome, spec_for};
 use crate::{
     Event, EventError,
-    check::{self, Spec, Violation},
     fpu::Policy,
     machine::{Machine, Outcome},
     registers::RegisterFile,
 };
-use alloc::{format, string::String, vec::Vec};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::fmt;
 
 /// One step: an event, what it did, and what holds behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,13 +42,23 @@ pub struct Steps<R: RegisterFile, P> {
 impl<R: RegisterFile, P: Policy> Steps<R, P> {
     /// Begins with a machine that no event has happened to.
     pub fn new(machine: Machine<R, P>) -> Self {
-        let spec = check::spec_for(machine.cpus()[0].regs(), machine.policy());
+        let spec = spec_for(machine.cpus()[0].regs(), machine.policy());
         Self { machine, spec, steps: Vec::new() }
     }
 
     /// The steps so far.
     pub fn steps(&self) -> &[Step] {
         &self.steps
+    }
+
+    /// The events so far.
+    pub fn events(&self) -> impl Iterator<Item = Event> {
+        self.steps.iter().map(|step| step.event)
+    }
+
+    /// The reference model.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
     }
 
     /// The machine.
@@ -56,13 +71,13 @@ impl<R: RegisterFile, P: Policy> Steps<R, P> {
     /// # Errors
     /// [`EventError`] when the event cannot happen; nothing has changed, and there is no step. The inner
     /// result is the invariant that does not hold behind the event.
-    pub fn apply(&mut self, event: Event) -> Result<Result<(), Violation>, EventError> {
+    pub fn apply(&mut self, event: Event) -> Result<Result<(), Breach>, EventError> {
         let outcome = self.machine.apply(event)?;
         self.spec.apply(event);
         let step = self.step(event, outcome);
         self.steps.push(step);
-        Ok(check::check_outcome(&self.machine, &self.spec, event, &outcome)
-            .and_then(|()| check::check(&self.machine, &self.spec)))
+        Ok(check_outcome(&self.machine, &self.spec, event, &outcome)
+            .and_then(|()| check(&self.machine, &self.spec)))
     }
 
     fn step(&self, event: Event, outcome: Outcome) -> Step {
@@ -102,6 +117,40 @@ impl<R: RegisterFile, P: Policy> Steps<R, P> {
             need_fpu_load: join(loads.map(|fpstate| format!("{}", fpstate.id()))),
             newest: join(newest),
         }
+    }
+}
+
+impl Step {
+    /// What stands above the cells of a step.
+    pub const HEADINGS: [&str; 6] =
+        ["event", "outcome", "owner slots", "last_cpu", "need_fpu_load", "newest copy"];
+
+    /// The step as a row.
+    pub fn cells(&self) -> [String; 6] {
+        let Self { event, outcome, owners, last_cpus, need_fpu_load, newest } = self;
+        [
+            event.to_string(),
+            outcome.to_string(),
+            owners.clone(),
+            last_cpus.clone(),
+            need_fpu_load.clone(),
+            newest.clone(),
+        ]
+    }
+}
+
+impl<R: RegisterFile, P> fmt::Display for Steps<R, P> {
+    /// A table with a row a step.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headings = Step::HEADINGS.map(String::from);
+        let rows: Vec<_> = core::iter::once(headings).chain(self.steps.iter().map(Step::cells)).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; 6] = core::array::from_fn(width);
+        for row in &rows {
+            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
     }
 }
 
