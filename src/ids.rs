@@ -28,6 +28,12 @@ impl TaskId {
         Self::in_generation(slot, 0)
     }
 
+    /// A name before the first of `slot`: the next generation is [`first`](Self::first).
+    #[cfg(feature = "explore")]
+    pub(crate) const fn before_first(slot: u32) -> Self {
+        Self::in_generation(slot, u32::MAX - 1)
+    }
+
     /// The task that reuses this one's slot. Generations wrap after 2³² − 1 reuses of one slot.
     pub const fn next_generation(self) -> Self {
         Self::in_generation(self.slot(), self.generation() % u32::MAX)
@@ -43,7 +49,7 @@ impl TaskId {
         (self.0.get() >> 32) as u32
     }
 
-    const fn in_generation(slot: u32, reuses: u32) -> Self {
+    pub(crate) const fn in_generation(slot: u32, reuses: u32) -> Self {
         let generation = (reuses as u64) + 1;
         // The generation is at least 1, so the word is not zero and `MIN` is never taken.
         match NonZeroU64::new((generation << 32) | slot as u64) {

@@ -61,6 +61,8 @@ pub mod replay;
 #[cfg(feature = "pictures")]
 pub mod report;
 mod value;
+#[cfg(feature = "explore")]
+mod walk;
 pub mod xstate;
 
 pub use error::{Current, EventError};

@@ -49,6 +49,25 @@ pub enum Invariant {
     I13,
 }
 
+impl Invariant {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::I1,
+        Self::I2,
+        Self::I3,
+        Self::I4,
+        Self::I5,
+        Self::I6,
+        Self::I7,
+        Self::I8,
+        Self::I9,
+        Self::I10,
+        Self::I11,
+        Self::I12,
+        Self::I13,
+    ];
+}
+
 impl fmt::Display for Invariant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)

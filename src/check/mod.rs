@@ -1,5 +1,8 @@
 //! Is the machine right? An independent reference model, and the invariants.
 
+#[cfg(feature = "explore")]
+pub mod explore;
+mod group;
 mod invariants;
 mod outcome;
 mod planted;
@@ -8,6 +11,7 @@ mod spec;
 mod steps;
 mod violation;
 
+pub use group::{Group, UnknownGroup};
 pub use invariants::{Breach, Invariant, check};
 pub use outcome::check_outcome;
 pub use planted::Planted;

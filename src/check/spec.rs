@@ -35,13 +35,17 @@
 //! means nothing here (no current task, a dead task, a component that the register file lacks) makes an event
 //! ignored: what is legal is for the machine to say.
 
+mod map;
 mod state;
+mod values;
 
 pub use state::State;
 
-use crate::{Component, ComponentSet, CpuId, EntryKind, Event, Pkru, TaskId, Value};
-use alloc::{collections::BTreeMap, vec::Vec};
-use state::{Frame, Values};
+use crate::{Component, ComponentSet, CpuId, EntryKind, Event, Pkru, TaskId};
+use alloc::vec::Vec;
+use map::Map;
+use state::Frame;
+use values::Values;
 
 /// The state that every user task must see, kept by following its program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,11 +57,11 @@ pub struct Spec {
     /// What a child does not inherit.
     dynamic: ComponentSet,
     /// Living user tasks.
-    states: BTreeMap<TaskId, State>,
+    states: Map<TaskId, State>,
     /// Living user workers, which have nothing but a PKRU.
-    workers: BTreeMap<TaskId, Worker>,
+    workers: Map<TaskId, Worker>,
     /// CPUs that have a current task.
-    running: BTreeMap<CpuId, Running>,
+    running: Map<CpuId, Running>,
 }
 
 /// A user worker: its PKRU, and whose memory it runs on.
@@ -81,9 +85,9 @@ impl Spec {
             components,
             kept_by_calls: components,
             dynamic: ComponentSet::EMPTY,
-            states: BTreeMap::new(),
-            workers: BTreeMap::new(),
-            running: BTreeMap::new(),
+            states: Map::new(),
+            workers: Map::new(),
+            running: Map::new(),
         }
     }
 
@@ -101,7 +105,7 @@ impl Spec {
     /// Follows one event that the machine accepted.
     pub fn apply(&mut self, event: Event) {
         let components = self.components;
-        let initial = || -> Values { components.iter().map(|c| (c, Value::INITIAL)).collect() };
+        let initial = || Values::initial(components);
         match event {
             Event::Spawn(task) => self.place(task, Some(State::new(initial()))),
             Event::KernelThread(task) => self.place(task, None),
@@ -145,7 +149,9 @@ impl Spec {
                 let of = self.current(cpu);
                 let worker = of.and_then(|of| Some((child, Worker { pkru: self.pkru(of)?, of })));
                 self.place(child, None);
-                self.workers.extend(worker);
+                if let Some((child, worker)) = worker {
+                    self.workers.insert(child, worker);
+                }
             }
             Event::Exec(cpu) => self.on_current(cpu, |state| *state = State::new(initial())),
             Event::Exit(cpu) => {
@@ -229,7 +235,7 @@ impl Spec {
 
     /// The living user tasks, by ascending name.
     pub fn tasks(&self) -> impl Iterator<Item = (TaskId, &State)> {
-        self.states.iter().map(|(task, state)| (*task, state))
+        self.states.iter()
     }
 
     /// The task that schedule-in put on `cpu`: a user task, a kernel thread, or one that has exited.
@@ -242,10 +248,48 @@ impl Spec {
         self.running.get(&cpu).is_some_and(|running| running.user_mode)
     }
 
+    /// Forgets everybody, and nothing of what the registers have.
+    #[cfg(feature = "explore")]
+    pub(crate) fn clear(&mut self) {
+        self.states.clear();
+        self.workers.clear();
+        self.running.clear();
+    }
+
+    /// Shows what a task must see; one that is not there appears if the walk says so.
+    #[cfg(feature = "explore")]
+    pub(crate) fn walk_task(&mut self, task: TaskId, walk: &mut impl crate::walk::Walk) {
+        if walk.is_there(self.state(task).is_some()) {
+            let new = || State::new(Values::initial(self.components));
+            self.states.get_or_insert_with(task, new).walk(walk);
+        }
+        if walk.is_there(self.workers.get(&task).is_some()) {
+            let new = Worker { pkru: Pkru::DEFAULT, of: task };
+            let Worker { pkru, of } = self.workers.get_or_insert_with(task, || new);
+            walk.pkru(pkru);
+            let mut owner = Some(*of);
+            walk.task(&mut owner);
+            *of = owner.unwrap_or(task);
+        }
+    }
+
+    /// Shows who runs on a CPU.
+    #[cfg(feature = "explore")]
+    pub(crate) fn walk_cpu(&mut self, cpu: CpuId, walk: &mut impl crate::walk::Walk) {
+        let mut current = self.current(cpu);
+        walk.task(&mut current);
+        if let Some(task) = current {
+            let new = || Running { task, user_mode: false };
+            let Running { task, user_mode } = self.running.get_or_insert_with(cpu, new);
+            walk.flags([user_mode]);
+            *task = current.unwrap_or(*task);
+        }
+    }
+
     /// Gives `task` its slot, and `state` unless it is a kernel thread.
     fn place(&mut self, task: TaskId, state: Option<State>) {
-        self.states.retain(|old, _| old.slot() != task.slot());
-        self.workers.retain(|old, _| old.slot() != task.slot());
+        self.states.retain(|old| old.slot() != task.slot());
+        self.workers.retain(|old| old.slot() != task.slot());
         if let Some(state) = state {
             self.states.insert(task, state);
         }

@@ -195,6 +195,67 @@ impl<I: Image> Fpstate<I> {
         self.last_cpu = None;
     }
 
+    /// Whether nothing has happened to a kernel thread that it or others could see.
+    #[cfg(feature = "explore")]
+    pub(crate) fn is_as_made(&self) -> bool {
+        self.kind == TaskKind::KernelThread
+            && self.last_cpu.is_none()
+            && self.need_fpu_load
+            && self.user_on.is_none()
+            && self.pkru == Pkru::DEFAULT
+    }
+
+    /// What a walk says of the last CPU of a task that is no more.
+    #[cfg(feature = "explore")]
+    pub(crate) fn set_last_cpu(&mut self, last_cpu: Option<CpuId>) {
+        self.last_cpu = last_cpu;
+    }
+
+    /// Shows all of it, images by `of_image`. `blank` is an image that a vCPU can begin with.
+    #[cfg(feature = "explore")]
+    pub(crate) fn walk<W: crate::walk::Walk>(
+        &mut self,
+        walk: &mut W,
+        blank: &I,
+        of_image: impl Fn(&mut I, &mut W),
+    ) {
+        use TaskKind::{Exited, KernelThread, User, UserWorker};
+        let Self {
+            id,
+            kind,
+            image,
+            last_cpu,
+            need_fpu_load,
+            pkru,
+            user_on,
+            signal,
+            uses,
+            fpu_free,
+            given_up,
+            permitted,
+            wants,
+            guest,
+        } = self;
+        let mut named = Some(*id);
+        walk.task(&mut named);
+        *id = named.unwrap_or(*id);
+        walk.choice(kind, &[User, KernelThread, UserWorker, Exited]);
+        of_image(image, walk);
+        walk.cpu(last_cpu);
+        walk.flags([need_fpu_load, fpu_free, given_up]);
+        walk.pkru(pkru);
+        walk.cpu(user_on);
+        walk.choice(signal, &SignalStep::ALL);
+        walk.uses(uses);
+        walk.set(permitted);
+        walk.component(wants);
+        if walk.is_there(guest.is_some()) {
+            guest.get_or_insert_with(|| Guest::new(blank.clone())).walk(walk, of_image);
+        } else {
+            *guest = None;
+        }
+    }
+
     /// The image becomes the initial configuration and the truth, without room for dynamic components.
     pub(super) fn reset_image<R: RegisterFile<Image = I>>(&mut self, regs: &R) {
         if self.image.room() & regs.dynamic() == ComponentSet::EMPTY {

@@ -36,8 +36,18 @@ enum GuestStep {
 
 impl<I: Image> Guest<I> {
     /// A vCPU after reset.
-    fn new(image: I) -> Self {
+    pub(super) fn new(image: I) -> Self {
         Self { image, pkru: Pkru(0), given_up: false, step: GuestStep::Out }
+    }
+
+    /// Shows all of it.
+    #[cfg(feature = "explore")]
+    pub(super) fn walk<W: crate::walk::Walk>(&mut self, walk: &mut W, of_image: impl Fn(&mut I, &mut W)) {
+        let Self { image, pkru, given_up, step } = self;
+        of_image(image, walk);
+        walk.pkru(pkru);
+        walk.flags([given_up]);
+        walk.choice(step, &[GuestStep::Out, GuestStep::Loaded, GuestStep::Inside]);
     }
 
     /// Whether the guest's image is the task's.

@@ -109,6 +109,35 @@ impl OwnerSlot {
         self.stale_use
     }
 
+    /// Shows what of it changes while a machine runs.
+    #[cfg(feature = "explore")]
+    pub(crate) fn walk(&mut self, walk: &mut impl crate::walk::Walk) {
+        let Self {
+            cpu: _,
+            owner,
+            only_copy,
+            kernel_fpu,
+            softirq,
+            trap_armed,
+            xfd,
+            pkru_mode: _,
+            epoch: _,
+            stale_use,
+        } = self;
+        walk.task(owner);
+        walk.choice(
+            kernel_fpu,
+            &[
+                None,
+                Some(KernelContext::Task),
+                Some(KernelContext::SoftIrq),
+                Some(KernelContext::HardIrq),
+            ],
+        );
+        walk.flags([only_copy, softirq, trap_armed, stale_use]);
+        walk.set(xfd);
+    }
+
     /// The invalidation for whoever clobbers *registers*: no task may claim this CPU any more.
     pub(super) fn invalidate(&mut self) {
         self.owner = None;

@@ -35,6 +35,10 @@ pub enum SignalStep {
 }
 
 impl SignalStep {
+    #[cfg(feature = "explore")]
+    pub(super) const ALL: [Self; 6] =
+        [Self::Idle, Self::Save, Self::SaveFaulted, Self::Saved, Self::Load, Self::LoadFaulted];
+
     /// Whether the task's old state is given up and the new one not there yet: a failed load may have left
     /// anything in its registers. The invariants exempt such a task from I2, I4 and I5.
     pub fn is_returning(self) -> bool {

@@ -36,6 +36,8 @@ mod require;
 mod signals;
 mod switching;
 mod task;
+#[cfg(feature = "explore")]
+mod walk;
 
 pub use crate::error::{Current, RegsetError};
 pub use outcome::{Done, Outcome};

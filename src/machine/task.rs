@@ -55,6 +55,25 @@ impl<R: RegisterFile> Task<R> {
         &self.frames
     }
 
+    /// Shows all of it but where it runs, which its CPU says.
+    #[cfg(feature = "explore")]
+    pub(super) fn walk<W: crate::walk::Walk>(
+        &mut self,
+        walk: &mut W,
+        blank: &R,
+        of_image: impl Fn(&mut R::Image, &mut W),
+        of_frame: impl Fn(&mut R::Frame, &mut W),
+    ) {
+        let Self { fpstate, on: _, memory, frames } = self;
+        fpstate.walk(walk, &blank.new_image(), of_image);
+        let mut of = Some(*memory);
+        walk.task(&mut of);
+        *memory = of.unwrap_or(*memory);
+        let count = walk.count(frames.len());
+        frames.resize_with(count, || blank.new_frame());
+        frames.iter_mut().for_each(|frame| of_frame(frame, walk));
+    }
+
     /// A new frame, which is the newest from here on.
     pub(super) fn push_frame(&mut self, regs: &R) {
         if self.frames.len() == Self::MOST_FRAMES {

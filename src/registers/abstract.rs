@@ -83,6 +83,47 @@ impl AbstractImage {
         Self { values: [Value::INITIAL; COMPONENTS.len()], pkru: Pkru(0), has_tiles: false, is_bad: false };
 }
 
+#[cfg(feature = "explore")]
+impl AbstractRegs {
+    /// Shows all of it.
+    pub(crate) fn walk(&mut self, walk: &mut impl crate::walk::Walk) {
+        let Self { values, pkru, xfd } = self;
+        values.iter_mut().for_each(|value| walk.value(value));
+        walk.pkru(pkru);
+        walk.set(xfd);
+    }
+}
+
+#[cfg(feature = "explore")]
+impl AbstractImage {
+    /// Shows all of it.
+    pub(crate) fn walk(&mut self, walk: &mut impl crate::walk::Walk) {
+        let Self { values, pkru, has_tiles, is_bad } = self;
+        values.iter_mut().for_each(|value| walk.value(value));
+        walk.pkru(pkru);
+        walk.flags([has_tiles, is_bad]);
+    }
+}
+
+#[cfg(feature = "explore")]
+impl AbstractFrame {
+    /// Shows all of it.
+    pub(crate) fn walk(&mut self, walk: &mut impl crate::walk::Walk) {
+        let Self {
+            image,
+            first_absent,
+            rest_absent,
+            unmapped,
+            bad_header,
+            bad_mxcsr,
+            legacy_only,
+            short,
+        } = self;
+        image.walk(walk);
+        walk.flags([first_absent, rest_absent, unmapped, bad_header, bad_mxcsr, legacy_only, short]);
+    }
+}
+
 impl Image for AbstractImage {
     fn reset(&mut self) {
         *self = Self { has_tiles: self.has_tiles, ..Self::BLANK };

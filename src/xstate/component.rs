@@ -142,7 +142,10 @@ impl ComponentSet {
 
     /// The components, by ascending number.
     pub fn iter(self) -> impl Iterator<Item = Component> {
-        (0..63).map(Component).filter(move |c| self.contains(*c))
+        let lowest = |bits: u64| (bits != 0).then_some(bits);
+        // Clearing the lowest bit of a set leads to the rest of it.
+        let rests = core::iter::successors(lowest(self.0), move |bits| lowest(bits & (bits - 1)));
+        rests.map(|bits| Component(bits.trailing_zeros() as u8))
     }
 }
 

@@ -1,13 +1,11 @@
 //! What one program must see, with its signal frames and its guest.
 
+use super::values::Values;
 use crate::{Component, ComponentSet, FrameChange, Pkru, Value};
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::vec::Vec;
 
 /// Frames kept for a task; the oldest goes first.
 const MAX_FRAMES: usize = 4;
-
-/// One value for each component of the register file. Which components there are never changes.
-pub(super) type Values = BTreeMap<Component, Value>;
 
 /// What the program of one user task must see in its registers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +51,7 @@ impl State {
     /// The value of `component`, [`Value::UNSPECIFIED`] for one that may be anything; `None` if the register file
     /// lacks it, and for PKRU.
     pub fn value(&self, component: Component) -> Option<Value> {
-        self.values.get(&component).copied()
+        self.values.get(component)
     }
 
     /// Whether the program can rely on what `component` holds.
@@ -71,24 +69,19 @@ impl State {
     }
 
     pub(super) fn set(&mut self, component: Component, value: Value) {
-        if let Some(old) = self.values.get_mut(&component) {
-            *old = value;
-        }
+        self.values.set(component, value);
     }
 
     pub(super) fn give_up_all_but(&mut self, kept: ComponentSet) {
-        for (component, value) in &mut self.values {
-            if !kept.contains(*component) {
-                *value = Value::UNSPECIFIED;
-            }
-        }
+        self.values.set_all(self.values.components() - kept, Value::UNSPECIFIED);
     }
 
     /// The same with those components in their initial configuration, unless they may be anything.
     pub(super) fn without(mut self, dynamic: ComponentSet) -> Self {
-        for component in dynamic.iter().filter(|component| self.is_specified(*component)).collect::<Vec<_>>()
-        {
-            self.set(component, Value::INITIAL);
+        for component in dynamic.iter() {
+            if self.is_specified(component) {
+                self.set(component, Value::INITIAL);
+            }
         }
         self
     }
@@ -104,7 +97,7 @@ impl State {
         if let Some(frame) = self.frames.last_mut()
             && frame.is_present()
         {
-            frame.values = self.values.clone();
+            frame.values = self.values;
             frame.pkru = self.pkru;
             frame.damage = Damage::default();
         }
@@ -131,11 +124,8 @@ impl State {
         }
         (self.values, self.pkru) = (frame.values, frame.pkru);
         if short || legacy_only {
-            for (component, value) in &mut self.values {
-                if *component != Component::X87 && *component != Component::SSE {
-                    *value = Value::INITIAL;
-                }
-            }
+            let legacy = ComponentSet::EMPTY.with(Component::X87).with(Component::SSE);
+            self.values.set_all(self.values.components() - legacy, Value::INITIAL);
         }
         if legacy_only {
             self.pkru = Pkru(0);
@@ -160,6 +150,40 @@ impl State {
             guest.inside = inside;
             core::mem::swap(&mut self.pkru, &mut guest.pkru);
         }
+    }
+}
+
+#[cfg(feature = "explore")]
+impl State {
+    /// Inside a signal return nobody will see the old values: they are no part of the state then.
+    pub(super) fn walk(&mut self, walk: &mut impl crate::walk::Walk) {
+        let Self { values, pkru, frames, returning, guest } = self;
+        walk.flags([returning]);
+        if !*returning {
+            values.walk(walk);
+        }
+        walk.pkru(pkru);
+        let count = walk.count(frames.len());
+        frames.resize_with(count, || Frame::new(*values));
+        frames.iter_mut().for_each(|frame| frame.walk(walk));
+        if walk.is_there(guest.is_some()) {
+            let new = Guest { values: *values, pkru: Pkru(0), loaded: false, inside: false };
+            let Guest { values, pkru, loaded, inside } = guest.get_or_insert(new);
+            values.walk(walk);
+            walk.pkru(pkru);
+            walk.flags([loaded, inside]);
+        }
+    }
+}
+
+#[cfg(feature = "explore")]
+impl Frame {
+    fn walk(&mut self, walk: &mut impl crate::walk::Walk) {
+        let Self { values, pkru, first_present, rest_present, mapped, damage } = self;
+        let Damage { short, legacy_only, bad_header, bad_mxcsr } = damage;
+        values.walk(walk);
+        walk.pkru(pkru);
+        walk.flags([first_present, rest_present, mapped, short, legacy_only, bad_header, bad_mxcsr]);
     }
 }
 
