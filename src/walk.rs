@@ -21,13 +21,19 @@ pub(crate) trait Walk {
     fn value(&mut self, value: &mut Value);
 
     /// What a component ought to hold.
-    fn ought(&mut self, value: &mut Value);
+    fn ought(&mut self, component: Component, value: &mut Value);
 
-    /// PKRU.
+    /// PKRU, where kernel and hardware keep it.
     fn pkru(&mut self, pkru: &mut Pkru);
+
+    /// What PKRU ought to be.
+    fn ought_pkru(&mut self, pkru: &mut Pkru);
 
     /// A set of components.
     fn set(&mut self, set: &mut ComponentSet);
+
+    /// What IA32_XFD of a CPU holds, or is remembered to hold.
+    fn xfd(&mut self, xfd: &mut ComponentSet);
 
     /// In how many slices a task has used the FPU.
     fn uses(&mut self, uses: &mut u8);

@@ -1,21 +1,28 @@
 //! Is the machine right? An independent reference model, and the invariants.
 
 #[cfg(feature = "explore")]
-pub mod explore;
+mod explore;
 mod group;
 mod invariants;
 mod outcome;
 mod planted;
 mod random;
+mod seen;
 mod spec;
 mod steps;
 mod violation;
 
+#[cfg(feature = "explore")]
+pub use explore::{
+    Counts, ExploreError, Judge, Progress, Scope, ScopeError, ServeError, beginning, explore, explore_with,
+    serve,
+};
 pub use group::{Group, UnknownGroup};
 pub use invariants::{Breach, Invariant, check};
 pub use outcome::check_outcome;
 pub use planted::Planted;
 pub use random::{RandomEvents, any_event, choices};
+pub use seen::check_seen;
 pub use spec::{Spec, State};
 pub use steps::{Step, Steps};
 pub use violation::Violation;

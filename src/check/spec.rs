@@ -266,7 +266,7 @@ impl Spec {
         if walk.is_there(self.workers.get(&task).is_some()) {
             let new = Worker { pkru: Pkru::DEFAULT, of: task };
             let Worker { pkru, of } = self.workers.get_or_insert_with(task, || new);
-            walk.pkru(pkru);
+            walk.ought_pkru(pkru);
             let mut owner = Some(*of);
             walk.task(&mut owner);
             *of = owner.unwrap_or(task);

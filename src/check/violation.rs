@@ -28,6 +28,17 @@ impl<R: RegisterFile, P: Policy> Violation<R, P> {
         Some(Self { breach, steps })
     }
 
+    /// What a search found behind the last of `events`, which happen to `machine`. It may be what user code sees, behind
+    /// other breaches.
+    #[cfg(feature = "explore")]
+    pub(super) fn at_the_end(machine: Machine<R, P>, events: &[Event], breach: Breach) -> Self {
+        let mut steps = Steps::new(machine);
+        for event in events {
+            let _ = steps.apply(*event);
+        }
+        Self { breach, steps }
+    }
+
     /// Which invariant is broken, and what is there instead.
     pub fn breach(&self) -> &Breach {
         &self.breach

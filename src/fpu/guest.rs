@@ -50,6 +50,12 @@ impl<I: Image> Guest<I> {
         walk.choice(step, &[GuestStep::Out, GuestStep::Loaded, GuestStep::Inside]);
     }
 
+    /// The image, and PKRU, that are not in use now.
+    #[cfg(feature = "explore")]
+    pub(crate) fn not_in_use(&self) -> (&I, Pkru) {
+        (&self.image, self.pkru)
+    }
+
     /// Whether the guest's image is the task's.
     pub fn is_loaded(&self) -> bool {
         self.step != GuestStep::Out

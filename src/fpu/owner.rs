@@ -127,15 +127,10 @@ impl OwnerSlot {
         walk.task(owner);
         walk.choice(
             kernel_fpu,
-            &[
-                None,
-                Some(KernelContext::Task),
-                Some(KernelContext::SoftIrq),
-                Some(KernelContext::HardIrq),
-            ],
+            &[None, Some(KernelContext::Task), Some(KernelContext::SoftIrq), Some(KernelContext::HardIrq)],
         );
         walk.flags([only_copy, softirq, trap_armed, stale_use]);
-        walk.set(xfd);
+        walk.xfd(xfd);
     }
 
     /// The invalidation for whoever clobbers *registers*: no task may claim this CPU any more.

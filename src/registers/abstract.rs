@@ -90,7 +90,7 @@ impl AbstractRegs {
         let Self { values, pkru, xfd } = self;
         values.iter_mut().for_each(|value| walk.value(value));
         walk.pkru(pkru);
-        walk.set(xfd);
+        walk.xfd(xfd);
     }
 }
 
@@ -107,18 +107,15 @@ impl AbstractImage {
 
 #[cfg(feature = "explore")]
 impl AbstractFrame {
+    /// What it holds.
+    pub(crate) fn image(&self) -> &AbstractImage {
+        &self.image
+    }
+
     /// Shows all of it.
     pub(crate) fn walk(&mut self, walk: &mut impl crate::walk::Walk) {
-        let Self {
-            image,
-            first_absent,
-            rest_absent,
-            unmapped,
-            bad_header,
-            bad_mxcsr,
-            legacy_only,
-            short,
-        } = self;
+        let Self { image, first_absent, rest_absent, unmapped, bad_header, bad_mxcsr, legacy_only, short } =
+            self;
         image.walk(walk);
         walk.flags([first_absent, rest_absent, unmapped, bad_header, bad_mxcsr, legacy_only, short]);
     }

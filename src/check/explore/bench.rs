@@ -1,12 +1,13 @@
 //! A machine and its model on which states are unpacked, and events happen.
 
 use super::{
-    canonical::{Collect, MOST, Numbers, Order},
+    canonical::{Collect, MOST, Order},
+    model::kernel_thread,
     pack::{Reader, Writer},
 };
 use crate::{
-    CpuId, Event, EventError, TaskId,
-    check::{Breach, Spec, check, check_outcome},
+    CpuId, Event, EventError,
+    check::{Breach, Spec, check_outcome},
     fpu::{Policy, TaskKind},
     machine::{Current, Machine},
     registers::AbstractRegs,
@@ -30,6 +31,9 @@ pub(super) struct Signs {
 }
 
 impl<P: Policy> Bench<P> {
+    /// Where in a packed state it stands what is broken.
+    pub(super) const MARK_AT: usize = 2;
+
     pub(super) fn new(machine: Machine<AbstractRegs, P>, spec: Spec, user_slots: usize) -> Self {
         Self { machine, spec, buffer: Vec::new(), user_slots }
     }
@@ -47,21 +51,11 @@ impl<P: Policy> Bench<P> {
         if n == 0 { 0 } else { self.cpus() + n }
     }
 
-    /// The kernel thread of a CPU.
-    pub(super) fn kernel_thread(cpu: CpuId) -> TaskId {
-        TaskId::first(1 + cpu.0)
-    }
-
     /// Lets an event happen.
     pub(super) fn apply(&mut self, event: Event) -> Result<Result<(), Breach>, EventError> {
         let outcome = self.machine.apply(event)?;
         self.spec.apply(event);
         Ok(check_outcome(&self.machine, &self.spec, event, &outcome))
-    }
-
-    /// Checks every invariant.
-    pub(super) fn check(&self) -> Result<(), Breach> {
-        check(&self.machine, &self.spec)
     }
 
     /// Shows the whole state, with its parts in that order.
@@ -71,7 +65,7 @@ impl<P: Policy> Bench<P> {
         }
         for cpu in order.cpus.iter().take(self.cpus()) {
             let cpu = CpuId(u32::from(*cpu));
-            self.machine.walk_kernel_thread(Self::kernel_thread(cpu).slot(), walk);
+            self.machine.walk_kernel_thread(kernel_thread(cpu).slot(), walk);
             self.machine.walk_cpu(cpu, walk);
             self.spec.walk_cpu(cpu, walk);
         }
@@ -92,7 +86,7 @@ impl<P: Policy> Bench<P> {
     pub(super) fn pack(&mut self, mark: u8, most_uses: u8) -> alloc::boxed::Box<[u8]> {
         let mut out = core::mem::take(&mut self.buffer);
         out.clear();
-        out.push(mark);
+        out.extend([self.cpus() as u8, self.user_slots as u8, mark]);
         self.walk(Order::NAMED, &mut Writer { out: &mut out, most_uses });
         let packed = out.as_slice().into();
         self.buffer = out;
@@ -102,19 +96,7 @@ impl<P: Policy> Bench<P> {
     pub(super) fn unpack(&mut self, packed: &[u8]) {
         self.spec.clear();
         self.machine.prepare_for_walk();
-        self.walk(Order::NAMED, &mut Reader(packed.get(1..).unwrap_or_default()));
-    }
-
-    /// What programs ought to see.
-    pub(super) fn values_seen(&mut self) -> Numbers {
-        let mut collect = Collect::default();
-        for n in 0..self.user_slots {
-            let task = self.machine.tasks().get(self.user_slot(n)).map(|task| task.fpstate().id());
-            if let Some(task) = task {
-                self.spec.walk_task(task, &mut collect);
-            }
-        }
-        collect.oughts
+        self.walk(Order::NAMED, &mut Reader(packed.get(1 + Self::MARK_AT..).unwrap_or_default()));
     }
 
     pub(super) fn collect(&mut self) -> Collect {

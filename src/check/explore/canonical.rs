@@ -1,15 +1,21 @@
-//! Which states differ in names alone.
+//! Which states are told apart.
 //!
-//! CPUs can change their names with each other, and their kernel threads with them; so can the slots of user tasks. Of
-//! generations it counts only whether it is the present one of its slot. Values are renamed in the order in which they are
-//! met, and those that no program will ever have to see are all the same: nothing ever looks at a value but to
-//! compare it with what a program ought to see, and what programs write is new.
-
-use super::{
-    bench::Bench,
-    pack::{write_pkru, write_set},
+//! Not those that differ in names alone: CPUs can change their names with each other, and their kernel threads with them; so
+//! can the slots of user tasks. Of a generation it counts whether it is the present one of its slot.
+//!
+//! Nor those that differ in values alone. The mechanism never looks at one: it copies what belongs to a task to where it
+//! belongs to the same task, and a check compares it with what that task ought to see. So of each place that counts, it is
+//! told whether it holds what it ought to. A place counts if somebody may still read it: an image while it is the truth,
+//! registers while a task is valid there, the half of a guest that is not in use, frames. Besides, of what a program ought
+//! to see it is told whether it is initial, as tiles differ in that, and of PKRU whether it allows what is tried.
+use super::{bench::Bench, operations::PAGE, pack::write_set};
+use crate::{
+    Component, ComponentSet, CpuId, Pkru, TaskId, Value,
+    fpu::Policy,
+    machine::Task,
+    registers::{AbstractImage, AbstractRegs, Image, RegisterFile},
+    walk::Walk,
 };
-use crate::{ComponentSet, CpuId, Pkru, TaskId, Value, fpu::Policy, walk::Walk};
 use ahash::RandomState;
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
@@ -41,9 +47,17 @@ fn orders(count: usize, signs: [u32; MOST]) -> impl Iterator<Item = [u8; MOST]> 
     ORDERS.iter().filter(sorted).copied()
 }
 
+/// What is told of values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tells {
+    /// Whether each is initial: of every component, not of tiles alone.
+    pub(super) initial: bool,
+    /// Whether PKRU allows what is tried: somebody tries.
+    pub(super) pkru: bool,
+}
+
 /// One number for a state and all that differ from it in names alone.
-pub(super) fn fingerprint<P: Policy>(bench: &mut Bench<P>, most_uses: u8) -> u64 {
-    let oughts = bench.values_seen();
+pub(super) fn fingerprint<P: Policy>(bench: &mut Bench<P>, most_uses: u8, tells: Tells) -> u64 {
     let (cpus, tasks) = (bench.cpus(), bench.user_slots());
     let signs = bench.signs();
     let generations = bench.generations();
@@ -56,16 +70,16 @@ pub(super) fn fingerprint<P: Policy>(bench: &mut Bench<P>, most_uses: u8) -> u64
             cpus: inverse(order.cpus),
             slots: bench.positions(order),
             generations,
-            oughts: &oughts,
-            names: [0; 256],
-            named: 0,
             most_uses,
+            tells,
         };
         bench.walk(order, &mut walk);
+        places(bench, order, walk.out);
         hash(&out)
     };
     let orders_of_tasks = orders(tasks, signs.tasks);
-    let all = orders(cpus, signs.cpus).flat_map(|cpus| orders_of_tasks.clone().map(move |tasks| (cpus, tasks)));
+    let all =
+        orders(cpus, signs.cpus).flat_map(|cpus| orders_of_tasks.clone().map(move |tasks| (cpus, tasks)));
     let mut of = of;
     let least = all.map(|(cpus, tasks)| of(cpus, tasks)).min();
     bench.buffer = out;
@@ -119,8 +133,10 @@ impl Walk for Collect {
     fn task(&mut self, _: &mut Option<TaskId>) {}
     #[inline]
     fn pkru(&mut self, _: &mut Pkru) {}
+    fn ought_pkru(&mut self, _: &mut Pkru) {}
     #[inline]
     fn set(&mut self, _: &mut ComponentSet) {}
+    fn xfd(&mut self, _: &mut ComponentSet) {}
     #[inline]
     fn uses(&mut self, _: &mut u8) {}
 
@@ -130,17 +146,12 @@ impl Walk for Collect {
     }
 
     #[inline]
-    fn ought(&mut self, value: &mut Value) {
+    fn ought(&mut self, _: Component, value: &mut Value) {
         self.oughts.insert(*value);
     }
 }
 
-/// What no program will have to see.
-const LEFTOVER: u8 = u8::MAX;
-/// What a program may see anything for.
-const ANYTHING: u8 = u8::MAX - 1;
-
-/// Writes what it is shown under canonical names.
+/// Writes what it is shown under canonical names, and of values and PKRU only what counts.
 struct Canonical<'a> {
     out: &'a mut Vec<u8>,
     /// By number: the position.
@@ -149,23 +160,8 @@ struct Canonical<'a> {
     slots: [u8; 2 * MOST],
     /// By slot: the present one.
     generations: [u32; 2 * MOST],
-    oughts: &'a Numbers,
-    /// By value: its name, 0 for none yet.
-    names: [u8; 256],
-    named: u8,
     most_uses: u8,
-}
-
-impl Canonical<'_> {
-    #[inline]
-    fn name(&mut self, value: Value) -> u8 {
-        let name = &mut self.names[usize::from(value.number())];
-        if *name == 0 {
-            self.named += 1;
-            *name = self.named;
-        }
-        *name
-    }
+    tells: Tells,
 }
 
 impl Walk for Canonical<'_> {
@@ -189,29 +185,25 @@ impl Walk for Canonical<'_> {
     }
 
     #[inline]
-    fn value(&mut self, value: &mut Value) {
-        let name = match *value {
-            Value::INITIAL => 0,
-            Value::UNSPECIFIED => LEFTOVER,
-            value if self.oughts.contains(value) => self.name(value),
-            _ => LEFTOVER,
-        };
-        self.out.push(name);
+    fn value(&mut self, _: &mut Value) {}
+
+    #[inline]
+    fn ought(&mut self, component: Component, value: &mut Value) {
+        self.out.push(match *value {
+            Value::INITIAL if self.tells.initial || component == Component::TILEDATA => 0,
+            Value::UNSPECIFIED => 1,
+            _ => 2,
+        });
     }
 
     #[inline]
-    fn ought(&mut self, value: &mut Value) {
-        let name = match *value {
-            Value::INITIAL => 0,
-            Value::UNSPECIFIED => ANYTHING,
-            value => self.name(value),
-        };
-        self.out.push(name);
-    }
+    fn pkru(&mut self, _: &mut Pkru) {}
 
     #[inline]
-    fn pkru(&mut self, pkru: &mut Pkru) {
-        write_pkru(self.out, *pkru);
+    fn ought_pkru(&mut self, pkru: &mut Pkru) {
+        if self.tells.pkru {
+            self.out.push(u8::from(pkru.allows(PAGE)));
+        }
     }
 
     #[inline]
@@ -220,7 +212,62 @@ impl Walk for Canonical<'_> {
     }
 
     #[inline]
+    fn xfd(&mut self, _: &mut ComponentSet) {}
+
+    #[inline]
     fn uses(&mut self, uses: &mut u8) {
         self.out.push((*uses).min(self.most_uses));
     }
+}
+
+/// Of each place that counts: which components hold what they ought to, and whether PKRU does.
+fn places<P: Policy>(bench: &Bench<P>, order: Order, out: &mut Vec<u8>) {
+    let (machine, spec) = (&bench.machine, &bench.spec);
+    let state = |task: &Task<AbstractRegs>| spec.state(task.fpstate().id());
+    for n in order.tasks.iter().take(bench.user_slots()) {
+        let task = machine.tasks().get(bench.user_slot(usize::from(*n)));
+        let Some((task, state)) = task.and_then(|task| Some((task, state(task)?))) else { continue };
+        let fpstate = task.fpstate();
+        if fpstate.need_fpu_load() && !state.is_returning() {
+            out.push(image(fpstate.image(), |component| state.value(component), state.pkru()));
+        }
+        out.push(u8::from(fpstate.pkru() == state.pkru()) | u8::from(task.on().is_some()) << 1);
+        if let (Some(guest), Some((ought, pkru))) = (fpstate.guest(), state.not_in_use()) {
+            let (is, is_pkru) = guest.not_in_use();
+            out.push(image(is, ought, pkru) | u8::from(is_pkru == pkru) << 6);
+        }
+        for (frame, (ought, pkru)) in task.frames().iter().zip(state.frames()) {
+            out.push(image(frame.image(), ought, pkru));
+        }
+    }
+    for cpu in order.cpus.iter().take(bench.cpus()) {
+        let Some(cpu) = machine.cpu(CpuId(u32::from(*cpu))) else { continue };
+        let slot = cpu.slot();
+        let live = |component| cpu.regs().get(component);
+        let owner = slot.owner().and_then(|owner| machine.task(owner));
+        let valid = owner.filter(|task| task.fpstate().is_valid_on(slot));
+        if let Some(state) = valid.and_then(state).filter(|state| !state.is_returning()) {
+            out.push(holds(live, |component| state.value(component)));
+        }
+        out.push(u8::from(cpu.regs().xfd() == Ok(slot.xfd())));
+        if valid.is_some() {
+            write_set(out, slot.xfd());
+        }
+        let current = spec.current(slot.cpu()).and_then(|task| spec.pkru(task));
+        out.push(u8::from(current.is_none_or(|pkru| cpu.regs().pkru() == Some(pkru))));
+    }
+}
+
+fn image(image: &AbstractImage, ought: impl Fn(Component) -> Option<Value>, pkru: Pkru) -> u8 {
+    holds(|component| image.get(component), ought) | u8::from(image.pkru() == pkru) << 5
+}
+
+/// Which components are as they ought to.
+fn holds(is: impl Fn(Component) -> Value, ought: impl Fn(Component) -> Option<Value>) -> u8 {
+    let components = [Component::SSE, Component::AVX, Component::TILEDATA];
+    (0..).zip(components).fold(0, |bits, (n, component)| {
+        let fits =
+            ought(component).is_some_and(|ought| ought == Value::UNSPECIFIED || is(component) == ought);
+        bits | u8::from(fits) << n
+    })
 }

@@ -1,59 +1,115 @@
-//! Every state that a machine can reach.
+//! Every state that a machine can reach, with every invariant checked in each.
+//!
+//! The real machine and protocol run on abstract registers beside the reference model; `stateright` searches, breadth first.
+//! A search begins with a user task in user mode on c0 and kernel threads on the other CPUs, and ends when there is no new
+//! state. What can happen is in `operations.rs`, which states are told apart in `canonical.rs`.
 
 mod bench;
 mod canonical;
 mod model;
 mod operations;
 mod pack;
+mod scope;
+mod serve;
+mod show;
+mod situations;
 
-use super::Group;
-use crate::{fpu::{PkruMode, Policy}, machine::Machine, registers::AbstractRegs};
-use alloc::{collections::BTreeSet, vec::Vec};
-use stateright::{Checker, HasDiscoveries, Model as _};
+pub use scope::{Counts, ExploreError, Judge, Scope, ScopeError};
+pub use serve::{ServeError, serve};
 
-/// How large a machine is explored, and what happens to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// CPUs, 1 to 3.
-    pub cpus: usize,
-    /// Slots for user tasks, 1 to 3.
-    pub tasks: usize,
-    /// Groups of operations beside the core.
-    pub groups: BTreeSet<Group>,
-    /// Threads that search.
-    pub threads: usize,
-    /// How PKRU is switched.
-    pub pkru_mode: PkruMode,
-}
+use super::Violation;
+use crate::{Event, fpu::Policy, registers::AbstractRegs};
+use alloc::{boxed::Box, vec::Vec};
+use core::time::Duration;
+use model::Model;
+use stateright::{Checker, Expectation, HasDiscoveries, Model as _};
 
-impl Default for Scope {
-    fn default() -> Self {
-        Self { cpus: 2, tasks: 2, groups: BTreeSet::new(), threads: 1, pkru_mode: PkruMode::Eager }
-    }
-}
-
-/// What an exploration went through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counts {
-    /// States.
+/// How far an exploration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// States so far.
     pub states: usize,
-    /// Transitions.
+    /// Operations so far.
     pub transitions: usize,
-    /// depth.
-    pub depth: usize,
 }
 
-/// explore
-pub fn explore<P: Policy + Send + Sync + 'static>(policy: P, scope: Scope) -> Result<Counts, Vec<alloc::string::String>> {
-    let machine = Machine::<AbstractRegs, _>::new(policy, scope.cpus);
-    let threads = scope.threads;
-    let model = model::Model::new(machine, scope);
-    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let found = checker.discoveries();
-    if let Some((name, path)) = found.into_iter().min_by_key(|(_, path)| path.clone().into_actions().len()) {
-        let mut out: Vec<_> = path.into_actions().into_iter().map(|op| alloc::format!("{op:?}")).collect();
-        out.push(name.into());
-        return Err(out);
+/// Goes through every state that a machine under `policy` can reach, and checks every invariant in each.
+///
+/// # Errors
+/// [`ExploreError`]: a [`Violation`](super::Violation), whose list of events is a shortest one if the scope has one
+/// thread, or a scope that there is no machine for.
+///
+/// ```
+/// use fpuswitch::{check::{Scope, explore}, fpu::policy::OwnerSlot};
+/// let counts = explore(OwnerSlot, &Scope::default())?;
+/// assert!(counts.states > 1000);
+/// assert!(counts.never.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn explore<P: Policy + Send + Sync + 'static>(
+    policy: P,
+    scope: &Scope,
+) -> Result<Counts, ExploreError<P>> {
+    explore_with(policy, scope, |_| ())
+}
+
+/// The same, and says now and then how far it is.
+///
+/// # Errors
+/// As [`explore`].
+pub fn explore_with<P: Policy + Send + Sync + 'static>(
+    policy: P,
+    scope: &Scope,
+    progress: impl FnMut(Progress),
+) -> Result<Counts, ExploreError<P>> {
+    match search(policy, scope, progress)? {
+        (counts, None) => Ok(counts),
+        (_, Some(violation)) => Err(ExploreError::Violation(violation)),
     }
-    Ok(Counts { states: checker.unique_state_count(), transitions: checker.state_count(), depth: checker.max_depth() })
+}
+
+/// What was gone through, and the first violation, where the search ends.
+pub(super) type Searched<P> = (Counts, Option<Box<Violation<AbstractRegs, P>>>);
+
+/// Explores, and says what was gone through in any case.
+pub(super) fn search<P: Policy + Send + Sync + 'static>(
+    policy: P,
+    scope: &Scope,
+    mut progress: impl FnMut(Progress),
+) -> Result<Searched<P>, ScopeError> {
+    let model = Model::new(policy.clone(), scope.clone())?;
+    let properties = model.properties();
+    let checker =
+        model.checker().threads(scope.threads.max(1)).finish_when(HasDiscoveries::AnyFailures).spawn_bfs();
+    let mut pause = Duration::from_millis(1);
+    while !checker.is_done() {
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+        progress(Progress { states: checker.unique_state_count(), transitions: checker.state_count() });
+    }
+    let checker = checker.join();
+    let mut discoveries = checker.discoveries();
+    let situations = properties.iter().filter(|property| property.expectation == Expectation::Sometimes);
+    let (reached, never) =
+        situations.map(|property| property.name).partition(|name| discoveries.contains_key(name));
+    let counts = Counts {
+        states: checker.unique_state_count(),
+        transitions: checker.state_count(),
+        depth: checker.max_depth(),
+        reached,
+        never,
+    };
+    let broken = properties.iter().filter(|property| property.expectation == Expectation::Always);
+    let found = broken.filter_map(|property| discoveries.remove(property.name));
+    let shortest = found.map(|path| path.into_actions()).min_by_key(Vec::len);
+    let violation = shortest.map(|operations| {
+        let (events, breach) = checker.model().replay(operations);
+        Box::new(Violation::at_the_end(checker.model().machine(), &events, breach))
+    });
+    Ok((counts, violation))
+}
+
+/// The events with which every exploration of machines with so many CPUs begins.
+pub fn beginning(cpus: usize) -> Vec<Event> {
+    model::prelude(cpus)
 }

@@ -1,32 +1,32 @@
 //! The machine as a model for stateright.
 
 use super::{
-    Scope,
+    Judge, Scope, ScopeError,
     bench::Bench,
-    canonical,
+    canonical::{self, Tells},
     operations::{self, Operation},
+    situations::{Situation, situations},
 };
 use crate::{
-    Component, CpuId, EntryKind, Event, TaskId, Value,
-    check::{Invariant, spec_for},
-    fpu::Policy,
+    Component, CpuId, Event, TaskId, Value,
+    check::{Breach, Group, Invariant, check, check_seen, spec_for},
+    fpu::{Policy, policy},
     machine::Machine,
     registers::AbstractRegs,
 };
-use alloc::{boxed::Box, vec, vec::Vec};
+use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
 use core::{
     cell::RefCell,
-    fmt,
     hash::{Hash, Hasher},
 };
 use stateright::Property;
 use thread_local::ThreadLocal;
 
-/// A state, packed, with one number for all that differ from it in names alone.
+/// A state, packed, with one number for all that are not told apart from it.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct State {
-    /// What is broken, 0 for nothing, and the state.
-    packed: Box<[u8]>,
+    /// CPUs, slots for user tasks, what is broken (0 for nothing), and the state.
+    pub(super) packed: Box<[u8]>,
     canonical: u64,
 }
 
@@ -36,97 +36,173 @@ impl Hash for State {
     }
 }
 
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.packed)
+impl State {
+    fn broken(&self) -> Option<Invariant> {
+        let mark = self.packed.get(Bench::<policy::OwnerSlot>::MARK_AT)?;
+        Invariant::ALL.into_iter().find(|invariant| *mark == 1 + *invariant as u8)
     }
 }
 
-/// What a thread works on, and what it knows of the last state that was there.
+/// What a thread of the search works with.
 struct Desk<P> {
     bench: Bench<P>,
-    known: Box<[u8]>,
+    /// Which state lies there, if any, and what is broken in it.
+    state: Box<[u8]>,
     broken: Option<Invariant>,
 }
 
-pub(super) struct Model<P: Send> {
-    pub(super) scope: Scope,
+pub(super) struct Model<P: Policy + Send> {
+    scope: Scope,
+    /// A machine on which nothing has happened yet.
+    new: Machine<AbstractRegs, P>,
     start: Bench<P>,
     desks: ThreadLocal<RefCell<Desk<P>>>,
+    /// From this count of uses on, all are the same to the policy.
     most_uses: u8,
+    tells: Tells,
 }
 
-/// How everything begins: a user task in user mode on the first CPU, kernel threads on the others.
-pub(super) fn prelude<P: Policy>(cpus: usize) -> Vec<Event> {
+/// How everything begins. What user code writes is left out where the first-use trap is not armed, or is.
+pub(super) fn prelude(cpus: usize) -> Vec<Event> {
     let (a, c0) = (TaskId::first(0), CpuId(0));
     let cpus = (0..cpus as u32).map(CpuId);
     let value = |n| Value::new(n).unwrap_or(Value::INITIAL);
     let mut events = vec![Event::Spawn(a)];
-    events.extend(cpus.clone().map(|cpu| Event::KernelThread(Bench::<P>::kernel_thread(cpu))));
+    events.extend(cpus.clone().map(|cpu| Event::KernelThread(kernel_thread(cpu))));
     events.extend([Event::ScheduleIn(c0, a), Event::Return(c0, a), Event::FirstUse(c0)]);
     events.push(Event::UserWrite(c0, Component::SSE, value(1)));
     events.push(Event::UserWrite(c0, Component::AVX, value(2)));
-    events.extend(cpus.skip(1).map(|cpu| Event::ScheduleIn(cpu, Bench::<P>::kernel_thread(cpu))));
+    events.extend(cpus.skip(1).map(|cpu| Event::ScheduleIn(cpu, kernel_thread(cpu))));
     events
 }
 
+/// The kernel thread of a CPU. The first slot is that of the first user task.
+pub(super) fn kernel_thread(cpu: CpuId) -> TaskId {
+    TaskId::first(1 + cpu.0)
+}
+
 impl<P: Policy + Send> Model<P> {
-    pub(super) fn new(machine: Machine<AbstractRegs, P>, scope: Scope) -> Self {
-        let spec = spec_for(machine.cpus()[0].regs(), machine.policy());
-        let most_uses = u8::MAX;
-        let mut start = Bench::new(machine, spec, scope.tasks);
-        for event in prelude::<P>(start.cpus()) {
+    pub(super) fn new(policy: P, scope: Scope) -> Result<Self, ScopeError> {
+        scope.check(&policy)?;
+        let most_uses = policy::most_uses_told_apart(&policy);
+        let tells = Tells {
+            initial: scope.groups.is_empty() || policy.defect().is_some(),
+            pkru: scope.groups.contains(&Group::Pkru),
+        };
+        let new = Machine::new(policy, scope.cpus);
+        let new = new.with_pkru(scope.pkru_mode).map_err(ScopeError::Pkru)?;
+        let spec = spec_for(new.cpus()[0].regs(), new.policy());
+        let mut start = Bench::new(new.clone(), spec, scope.tasks);
+        for event in prelude(scope.cpus) {
+            // A refusal is that of a first use without a trap.
             let _ = start.apply(event);
         }
-        start.machine.grow_slots(start.cpus() + scope.tasks);
-        Self { scope, start, desks: ThreadLocal::new(), most_uses }
+        start.machine.grow_slots(scope.cpus + scope.tasks);
+        Ok(Self { scope, new, start, desks: ThreadLocal::new(), most_uses, tells })
     }
 
-    fn on_desk<T>(&self, work: impl FnOnce(&mut Desk<P>) -> T) -> T {
-        let new = || RefCell::new(Desk { bench: self.start.clone(), known: Box::default(), broken: None });
-        work(&mut self.desks.get_or(new).borrow_mut())
+    /// A machine on which nothing has happened yet.
+    pub(super) fn machine(&self) -> Machine<AbstractRegs, P> {
+        self.new.clone()
+    }
+
+    fn judge(&self, bench: &Bench<P>) -> Result<(), Breach> {
+        match self.scope.judge {
+            Judge::Invariants => check(&bench.machine, &bench.spec),
+            Judge::UserCode => check_seen(&bench.machine, &bench.spec),
+        }
     }
 
     fn state(&self, bench: &mut Bench<P>, broken: Option<Invariant>) -> State {
         let mark = broken.map_or(0, |invariant| 1 + invariant as u8);
         let packed = bench.pack(mark, self.most_uses);
-        State { packed, canonical: canonical::fingerprint(bench, self.most_uses) ^ u64::from(mark) }
+        let canonical = canonical::fingerprint(bench, self.most_uses, self.tells) ^ u64::from(mark);
+        State { packed, canonical }
     }
 
-    /// Lets an operation happen. `None` if it is refused.
-    fn happen(&self, bench: &mut Bench<P>, operation: Operation) -> Option<Option<Invariant>> {
+    /// Lets an operation happen, and notes its events. `None` if it is refused.
+    fn happen(
+        &self,
+        bench: &mut Bench<P>,
+        operation: Operation,
+        mut note: impl FnMut(Event),
+    ) -> Option<Result<(), Breach>> {
         let mut happened = false;
-        let mut last = None;
         for event in operation.events() {
-            if happened && let Event::UserWrite(_, Component::SSE, _) = event && let Err(breach) = bench.check() {
-                return Some(Some(breach.invariant));
+            // User code is about to write over what it found.
+            if happened
+                && let Event::UserWrite(_, Component::SSE, _) = event
+                && let Err(breach) = self.judge(bench)
+            {
+                return Some(Err(breach));
             }
             match bench.apply(event) {
                 Err(_) if !happened => return None,
                 Err(_) => {}
-                Ok(Err(breach)) => return Some(Some(breach.invariant)),
-                Ok(Ok(())) => { last = Some(event); happened = true },
+                Ok(checked) => {
+                    note(event);
+                    if checked.is_err() {
+                        return Some(checked);
+                    }
+                    happened = true;
+                }
             }
         }
-        let _ = last;
-        Some(None)
+        Some(Ok(()))
     }
 
-    pub(super) fn broken(&self, state: &State) -> Option<Invariant> {
-        self.on_desk(|desk| {
-            if desk.known != state.packed {
-                desk.broken = match state.packed.first() {
-                    Some(0) => {
-                        desk.bench.unpack(&state.packed);
-                        desk.bench.check().err().map(|breach| breach.invariant)
-                    }
-                    mark => Invariant::ALL.into_iter().find(|one| mark == Some(&(1 + *one as u8))),
-                };
-                desk.known.clone_from(&state.packed);
+    fn at_desk<T>(&self, work: impl FnOnce(&mut Desk<P>) -> T) -> T {
+        let new = || Desk { bench: self.start.clone(), state: Box::default(), broken: None };
+        work(&mut self.desks.get_or(|| RefCell::new(new())).borrow_mut())
+    }
+
+    /// Works on a state, which stays as it is.
+    fn look<T>(&self, state: &State, look: impl FnOnce(&mut Desk<P>) -> T) -> T {
+        self.at_desk(|desk| {
+            if desk.state != state.packed {
+                desk.bench.unpack(&state.packed);
+                let judged = || self.judge(&desk.bench).err().map(|breach| breach.invariant);
+                desk.broken = state.broken().or_else(judged);
+                desk.state.clone_from(&state.packed);
             }
-            desk.broken
+            look(desk)
         })
     }
+
+    fn broken(&self, state: &State) -> Option<Invariant> {
+        self.look(state, |desk| desk.broken)
+    }
+
+    fn is_there(&self, state: &State, situation: usize) -> bool {
+        let situations = situations::<P>();
+        let situation = situations.get(situation);
+        situation.is_some_and(|situation| self.look(state, |desk| (situation.is_there)(&desk.bench)))
+    }
+
+    /// The events of operations that lead to a breach, and the breach.
+    pub(super) fn replay(&self, operations: Vec<Operation>) -> (Vec<Event>, Breach) {
+        let mut bench = self.start.clone();
+        let mut events = Vec::new();
+        let mut afresh = Bench::new(
+            self.machine(),
+            spec_for(self.new.cpus()[0].regs(), self.new.policy()),
+            self.scope.tasks,
+        );
+        events.extend(prelude(self.scope.cpus).into_iter().filter(|event| afresh.apply(*event).is_ok()));
+        for operation in operations {
+            if let Some(Err(breach)) = self.happen(&mut bench, operation, |event| events.push(event)) {
+                return (events, breach);
+            }
+        }
+        let nothing = || Breach { invariant: Invariant::I1, what: String::from("the search says so") };
+        let breach = self.judge(&bench).err().unwrap_or_else(nothing);
+        (events, breach)
+    }
+}
+
+/// The conditions of situations. A condition is a function that knows nothing but its number.
+macro_rules! conditions {
+    ($($number:literal)*) => { [$(|model, state| model.is_there(state, $number)),*] };
 }
 
 impl<P: Policy + Send + Sync + 'static> stateright::Model for Model<P> {
@@ -134,35 +210,46 @@ impl<P: Policy + Send + Sync + 'static> stateright::Model for Model<P> {
     type Action = Operation;
 
     fn init_states(&self) -> Vec<State> {
-        let mut bench = self.start.clone();
-        vec![self.state(&mut bench, None)]
+        vec![self.state(&mut self.start.clone(), None)]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Operation>) {
-        self.on_desk(|desk| {
-            if state.packed.first() == Some(&0) {
-                desk.bench.unpack(&state.packed);
+        self.look(state, |desk| {
+            if desk.broken.is_none() {
                 operations::operations(&mut desk.bench, &self.scope, actions);
             }
         });
     }
 
     fn next_state(&self, state: &State, operation: Operation) -> Option<State> {
-        self.on_desk(|desk| {
+        self.at_desk(|desk| {
+            desk.state = Box::default();
             desk.bench.unpack(&state.packed);
-            let broken = self.happen(&mut desk.bench, operation)?;
-            Some(self.state(&mut desk.bench, broken))
+            let held = self.happen(&mut desk.bench, operation, |_| ())?;
+            Some(self.state(&mut desk.bench, held.err().map(|breach| breach.invariant)))
         })
+    }
+
+    fn format_action(&self, operation: &Operation) -> String {
+        format!("{operation:?}")
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         macro_rules! always {
             ($($invariant:ident)*) => {
-                vec![$(Property::always(stringify!($invariant), |model: &Self, state| {
+                [$(Property::<Self>::always(stringify!($invariant), |model, state| {
                     model.broken(state) != Some(Invariant::$invariant)
                 })),*]
             };
         }
-        always!(I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 I12 I13)
+        let always = always!(I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 I12 I13);
+        let conditions: [fn(&Self, &State) -> bool; 20] =
+            conditions!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);
+        let expected = |situation: &Situation<P>| (situation.expected)(&self.scope, self.new.policy());
+        let all = situations::<P>().into_iter().zip(conditions);
+        let sometimes = all
+            .filter(|(situation, _)| expected(situation))
+            .map(|(situation, condition)| Property::sometimes(situation.name, condition));
+        always.into_iter().chain(sometimes).collect()
     }
 }

@@ -6,7 +6,7 @@
 //! besides, between which other CPUs go on. What changes a frame happens where the frame is about to be read or written,
 //! because nothing looks at it before.
 
-use super::{Scope, bench::Bench};
+use super::{Scope, bench::Bench, model::kernel_thread};
 use crate::{
     Component, CpuId, EntryKind, Event, FrameChange, KernelContext, PageAccess, Pkru, TaskId, Value,
     check::Group,
@@ -34,11 +34,6 @@ impl Operation {
     pub(super) fn events(self) -> impl Iterator<Item = Event> {
         self.0.into_iter().flatten()
     }
-
-    /// How many events, when a switch and a kernel FPU section count as one each, and what user code writes as none.
-    pub(super) fn len(self) -> usize {
-        1
-    }
 }
 
 impl fmt::Debug for Operation {
@@ -54,7 +49,7 @@ impl fmt::Debug for Operation {
 const PKRU: Pkru = Pkru(0x5555_5550);
 
 /// A page of key 1, which the default denies.
-const PAGE: PageAccess = PageAccess::new(1, false).expect("a key below 16");
+pub(super) const PAGE: PageAccess = PageAccess::new(1, false).expect("a key below 16");
 
 /// How events are made in one state.
 struct Maker<'a, P> {
@@ -115,7 +110,7 @@ impl<P: Policy> Maker<'_, P> {
 
     fn on_cpu(&mut self, cpu: CpuId) {
         let Some(found) = self.bench.machine.cpu(cpu) else { return };
-        let idler = Bench::<P>::kernel_thread(cpu);
+        let idler = kernel_thread(cpu);
         if !found.is_online() {
             return self.can([Event::Online(cpu), Event::ScheduleIn(cpu, idler)]);
         }

@@ -1,6 +1,6 @@
 //! States as bytes, and back.
 
-use crate::{ComponentSet, CpuId, Pkru, TaskId, Value, walk::Walk};
+use crate::{Component, ComponentSet, CpuId, Pkru, TaskId, Value, walk::Walk};
 use alloc::vec::Vec;
 
 const NOBODY: u8 = u8::MAX;
@@ -43,7 +43,7 @@ impl Walk for Writer<'_> {
     }
 
     #[inline]
-    fn ought(&mut self, value: &mut Value) {
+    fn ought(&mut self, _: Component, value: &mut Value) {
         self.out.push(value.number());
     }
 
@@ -53,8 +53,18 @@ impl Walk for Writer<'_> {
     }
 
     #[inline]
+    fn ought_pkru(&mut self, pkru: &mut Pkru) {
+        self.pkru(pkru);
+    }
+
+    #[inline]
     fn set(&mut self, set: &mut ComponentSet) {
         write_set(self.out, *set);
+    }
+
+    #[inline]
+    fn xfd(&mut self, xfd: &mut ComponentSet) {
+        self.set(xfd);
     }
 
     #[inline]
@@ -111,11 +121,9 @@ impl Walk for Reader<'_> {
     #[inline]
     fn task(&mut self, task: &mut Option<TaskId>) {
         let [slot] = self.next();
-        *task = (slot != NOBODY).then(|| {
-            match u16::from_le_bytes(self.next()) {
-                0 => TaskId::before_first(slot.into()),
-                generation => TaskId::in_generation(slot.into(), u32::from(generation) - 1),
-            }
+        *task = (slot != NOBODY).then(|| match u16::from_le_bytes(self.next()) {
+            0 => TaskId::before_first(slot.into()),
+            generation => TaskId::in_generation(slot.into(), u32::from(generation) - 1),
         });
     }
 
@@ -126,7 +134,7 @@ impl Walk for Reader<'_> {
     }
 
     #[inline]
-    fn ought(&mut self, value: &mut Value) {
+    fn ought(&mut self, _: Component, value: &mut Value) {
         self.value(value);
     }
 
@@ -141,12 +149,22 @@ impl Walk for Reader<'_> {
     }
 
     #[inline]
+    fn ought_pkru(&mut self, pkru: &mut Pkru) {
+        self.pkru(pkru);
+    }
+
+    #[inline]
     fn set(&mut self, set: &mut ComponentSet) {
         let [form] = self.next();
         *set = match form {
             0 => ComponentSet::EMPTY,
             _ => ComponentSet::from_bits(u64::from_le_bytes(self.next())),
         };
+    }
+
+    #[inline]
+    fn xfd(&mut self, xfd: &mut ComponentSet) {
+        self.set(xfd);
     }
 
     #[inline]

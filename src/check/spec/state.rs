@@ -155,6 +155,22 @@ impl State {
 
 #[cfg(feature = "explore")]
 impl State {
+    /// What the signal frames ought to hold, the newest last.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (impl Fn(Component) -> Option<Value>, Pkru)> {
+        self.frames.iter().map(|frame| (|component| frame.values.get(component), frame.pkru))
+    }
+
+    /// What of the task and its guest is not in use ought to hold.
+    pub(crate) fn not_in_use(&self) -> Option<(impl Fn(Component) -> Option<Value>, Pkru)> {
+        let guest = self.guest.as_ref();
+        guest.map(|guest| (|component| guest.values.get(component), guest.pkru))
+    }
+
+    /// Whether the old values are given up and the new ones not there yet.
+    pub(crate) fn is_returning(&self) -> bool {
+        self.returning
+    }
+
     /// Inside a signal return nobody will see the old values: they are no part of the state then.
     pub(super) fn walk(&mut self, walk: &mut impl crate::walk::Walk) {
         let Self { values, pkru, frames, returning, guest } = self;
@@ -162,7 +178,7 @@ impl State {
         if !*returning {
             values.walk(walk);
         }
-        walk.pkru(pkru);
+        walk.ought_pkru(pkru);
         let count = walk.count(frames.len());
         frames.resize_with(count, || Frame::new(*values));
         frames.iter_mut().for_each(|frame| frame.walk(walk));
@@ -170,7 +186,7 @@ impl State {
             let new = Guest { values: *values, pkru: Pkru(0), loaded: false, inside: false };
             let Guest { values, pkru, loaded, inside } = guest.get_or_insert(new);
             values.walk(walk);
-            walk.pkru(pkru);
+            walk.ought_pkru(pkru);
             walk.flags([loaded, inside]);
         }
     }
@@ -182,7 +198,7 @@ impl Frame {
         let Self { values, pkru, first_present, rest_present, mapped, damage } = self;
         let Damage { short, legacy_only, bad_header, bad_mxcsr } = damage;
         values.walk(walk);
-        walk.pkru(pkru);
+        walk.ought_pkru(pkru);
         walk.flags([first_present, rest_present, mapped, short, legacy_only, bad_header, bad_mxcsr]);
     }
 }

@@ -42,7 +42,7 @@ impl Values {
     pub(super) fn walk(&mut self, walk: &mut impl crate::walk::Walk) {
         let Self { components, of } = self;
         for component in components.iter() {
-            walk.ought(&mut of[usize::from(component.number())]);
+            walk.ought(component, &mut of[usize::from(component.number())]);
         }
     }
 }

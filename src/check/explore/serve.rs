@@ -1,0 +1,39 @@
+//! The explorer's page.
+
+use super::{Scope, ScopeError, model::Model};
+use crate::fpu::Policy;
+use alloc::vec::Vec;
+use stateright::Model as _;
+use std::{
+    io,
+    net::{TcpListener, ToSocketAddrs},
+};
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// There is no such machine.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The address cannot be listened on.
+    #[error("no page can be served there")]
+    Address(#[from] io::Error),
+}
+
+/// Serves stateright's page at an address, on which states and operations can be followed one by one. It does not return but
+/// for an error.
+///
+/// # Errors
+/// [`ServeError`] for an address that is in use, or a scope that there is no machine for.
+pub fn serve<P: Policy + Send + Sync + 'static>(
+    policy: P,
+    scope: &Scope,
+    address: impl ToSocketAddrs,
+) -> Result<(), ServeError> {
+    let model = Model::new(policy, scope.clone())?;
+    let addresses: Vec<_> = address.to_socket_addrs()?.collect();
+    // The server would panic where this fails.
+    drop(TcpListener::bind(&addresses[..])?);
+    model.checker().threads(scope.threads.max(1)).serve(&addresses[..]);
+    Ok(())
+}
