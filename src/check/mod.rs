@@ -1,6 +1,7 @@
 //! Is the machine right? An independent reference model, and the invariants.
 
 mod invariants;
+mod minimise;
 mod outcome;
 mod planted;
 mod random;
@@ -9,6 +10,7 @@ mod steps;
 mod violation;
 
 pub use invariants::{Breach, Invariant, check};
+pub use minimise::minimise;
 pub use outcome::check_outcome;
 pub use planted::Planted;
 pub use random::{RandomEvents, any_event, choices};
