@@ -21,7 +21,7 @@ pub use violation::Violation;
 #[cfg(feature = "proptest")]
 mod strategies;
 #[cfg(feature = "proptest")]
-pub use strategies::random_events;
+pub use strategies::{damaged_images, images, machines, programs, random_events, refused_images, values};
 
 use crate::{
     fpu::{CALL_KEEPS, Policy, policy::Calls},
