@@ -281,25 +281,13 @@ fn watch_random<P: Policy>(policy: P, list: &RandomEvents) -> Result<(), Broken>
     Ok(())
 }
 
+/// What is found, `properties_defects.rs` says.
 #[test]
-fn random_lists_find_every_planted_defect() {
+fn programs_see_what_random_lists_break() {
     for defect in [Defect::KernelFpuKeepsOwner, Defect::WriteKeepsLastCpu] {
         for policy in Builtin::ALL {
-            let planted = Planted { policy, defect };
-            let lists = || (0..RANDOM_LISTS).map(|seed| RandomEvents::seeded(seed, 120));
-            let found = lists().find_map(|list| random(planted, &list).err());
-            let found = found.unwrap_or_else(|| panic!("{}: {defect:?} is not found", policy.name()));
-            let at_once = policy == Builtin::FullLazy && defect == Defect::WriteKeepsLastCpu;
-            // The registers may be claimed by a task that has long been elsewhere.
-            let in_section = defect == Defect::KernelFpuKeepsOwner;
-            match &found.wrong {
-                Wrong::Invariant(violation) if at_once && violation.invariant == Invariant::I2 => {}
-                Wrong::Invariant(violation) if in_section && violation.invariant == Invariant::I11 => {}
-                wrong => assert_breaks(Invariant::I5, wrong),
-            }
-            assert!(found.events.len() <= 14, "{}: expected a shorter list: {found}", policy.name());
-
-            let seen = lists().find_map(|list| watch_random(planted, &list).err());
+            let mut lists = (0..RANDOM_LISTS).map(|seed| RandomEvents::seeded(seed, 120));
+            let seen = lists.find_map(|list| watch_random(Planted { policy, defect }, &list).err());
             assert_eq!(seen.is_some(), policy != Builtin::Eager, "{}: {defect:?}: {seen:?}", policy.name());
         }
     }
