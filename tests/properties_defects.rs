@@ -21,22 +21,24 @@ const NOT_FOUND: [(Defect, &str); 0] = [];
 /// Those that they find under every policy: the control of all tests with such lists.
 const FOUND_UNDER_ALL: [Defect; 2] = [Defect::KernelFpuKeepsOwner, Defect::WriteKeepsLastCpu];
 
-/// How many lists are tried under each policy, of how many events.
+/// How many lists are tried under each policy, and, where registers have bytes, on each of several CPUs; of how many
+/// events.
 const LISTS: u32 = 100;
+const LISTS_WITH_BYTES: u32 = 20;
 const EVENTS: u32 = 120;
 
 /// What is left of a list, at most.
 const SHORT: usize = 20;
 
 /// What the first list that finds anything finds under a policy.
-fn find<R: RegisterFile + Clone, P: Policy>(regs: &R, policy: P) -> Option<Box<Violation<R, P>>> {
-    (0..LISTS).find_map(|seed| RandomEvents::seeded(seed, EVENTS).check(regs, policy.clone()).err())
+fn find<R: RegisterFile + Clone, P: Policy>(regs: &R, lists: u32, policy: P) -> Option<Box<Violation<R, P>>> {
+    (0..lists).find_map(|seed| RandomEvents::seeded(seed, EVENTS).check(regs, policy.clone()).err())
 }
 
 /// The names of the policies under which lists find the defect on registers like `regs`. What they find is held against
 /// its event file.
-fn found_under<R: RegisterFile + Clone>(regs: &R, defect: Defect) -> Vec<&'static str> {
-    let found = Builtin::ALL.into_iter().filter_map(|policy| find(regs, Planted { policy, defect }));
+fn found_under<R: RegisterFile + Clone>(regs: &R, lists: u32, defect: Defect) -> Vec<&'static str> {
+    let found = Builtin::ALL.into_iter().filter_map(|policy| find(regs, lists, Planted { policy, defect }));
     let name = |found: Box<Violation<R, Planted<Builtin>>>| {
         assert_is_a_short_event_file(&found);
         found.machine().policy().name()
@@ -70,12 +72,12 @@ fn assert_is_a_short_event_file<R: RegisterFile + Clone, P: Policy>(found: &Viol
 #[test]
 fn random_lists_find_every_planted_defect() {
     for defect in DEFECTS {
-        let mut found = found_under(&AbstractRegs::default(), defect);
+        let mut found = found_under(&AbstractRegs::default(), LISTS, defect);
         let mut with_bytes = software_cpus().into_iter();
         while found.is_empty()
             && let Some(regs) = with_bytes.next()
         {
-            found = found_under(&regs, defect);
+            found = found_under(&regs, LISTS_WITH_BYTES, defect);
         }
         println!("{defect:?} is found under {found:?}");
         if FOUND_UNDER_ALL.contains(&defect) {
