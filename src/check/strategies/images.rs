@@ -9,7 +9,7 @@ use crate::{
 use alloc::vec::Vec;
 use proptest::{collection::vec, prelude::*, sample::select};
 
-/// Images of registers like `regs`: with room for some of the dynamic components, what random [`programs`] leave behind
+/// Images of registers like `regs`: with room for some of the dynamic components, what random [`programs()`] leave behind
 /// saved to it, some components written afterwards, and any PKRU. A restore takes every one.
 ///
 /// ```
@@ -28,7 +28,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 /// ```
 ///
 /// # Panics
-/// As [`programs`].
+/// As [`programs()`].
 pub fn images<R>(regs: &R) -> impl Strategy<Value = R::Image> + use<R>
 where
     R: RegisterFile + Clone,
@@ -54,7 +54,7 @@ where
 /// ```
 ///
 /// # Panics
-/// As [`programs`].
+/// As [`programs()`].
 pub fn damaged_images<R>(regs: &R) -> impl Strategy<Value = XsaveImage> + use<R>
 where
     R: RegisterFile<Image = XsaveImage> + Clone,
@@ -80,7 +80,7 @@ where
 /// ```
 ///
 /// # Panics
-/// As [`programs`].
+/// As [`programs()`].
 pub fn refused_images<R>(regs: &R) -> impl Strategy<Value = XsaveImage> + use<R>
 where
     R: RegisterFile<Image = XsaveImage> + Clone,
