@@ -37,6 +37,8 @@
 //! - `host`: the real registers of an x86-64 Linux host, and what its instructions cost. Needs `std`.
 //! - `pictures`: timelines and costs as SVG, timelines for the Perfetto UI. Needs `replay`.
 //! - `cli`: the `fpuswitch` binary.
+//! - `proptest`: strategies for the property tests of a policy, register file or image code of one's own ([`check`]).
+//!   Needs `std`.
 //! - `std`: implied by the features that need it. Without any (`default-features = false`) the crate is `no_std` +
 //!   `alloc`, and needs `thiserror` and `bitflags`.
 #![no_std]

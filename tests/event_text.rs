@@ -1,10 +1,14 @@
 //! The text form of events: what is printed parses back, what `docs/events.md` says is so, and what is no
 //! event is refused by name.
 
+#[path = "support/frame_changes.rs"]
+mod frame_changes;
+
 use fpuswitch::{
-    Component, CpuId, EntryKind, Event, FrameChange, IdError, KernelContext, PageAccess, ParseEventError,
-    Pkru, TaskId, UnknownComponent, Value, ValueError, Verb,
+    Component, CpuId, EntryKind, Event, IdError, KernelContext, PageAccess, ParseEventError, Pkru, TaskId,
+    UnknownComponent, Value, ValueError, Verb,
 };
+use frame_changes::FRAME_CHANGES;
 use proptest::{prelude::*, test_runner::RngSeed};
 use std::collections::BTreeSet;
 
@@ -86,17 +90,8 @@ fn events() -> Vec<Event> {
             Event::ReadPkru(task),
             Event::WritePkru(task, None),
             Event::WritePkru(task, Some(Pkru(u32::MAX))),
-            Event::Frame(task, FrameChange::Absent),
-            Event::Frame(task, FrameChange::RestAbsent),
-            Event::Frame(task, FrameChange::Unmapped),
-            Event::Frame(task, FrameChange::BadHeader),
-            Event::Frame(task, FrameChange::BadMxcsr),
-            Event::Frame(task, FrameChange::BadMagic),
-            Event::Frame(task, FrameChange::BadSize),
-            Event::Frame(task, FrameChange::Short),
-            Event::Frame(task, FrameChange::Pkru(None)),
-            Event::Frame(task, FrameChange::Pkru(Some(Pkru::DEFAULT))),
         ]);
+        events.extend(FRAME_CHANGES.map(|change| Event::Frame(task, change)));
         for component in components {
             events.push(Event::Read(task, component));
             events.extend(values.map(|value| Event::Write(task, component, value)));

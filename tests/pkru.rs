@@ -6,14 +6,14 @@ mod support;
 
 use fpuswitch::{
     Component, ComponentSet, CpuId, Event, PageAccess, Pkru, TaskId,
-    check::{Invariant, check, check_outcome, spec_for},
+    check::{Invariant, check, random_events, spec_for},
     fpu::{PkruMode, Policy, UserAccess, policy::Builtin},
     machine::{Machine, Outcome},
     registers::{AbstractRegs, RegisterFile},
 };
 use proptest::prelude::*;
 use support::{
-    Checked, STEPS, Stopped, any_event, cases, choice_lists, choices, events,
+    Checked, STEPS, Stopped, cases, events,
     register_files::on_every_register_file,
     story::{T0_RAN, tell_where},
 };
@@ -310,28 +310,10 @@ proptest! {
 
     /// All but kernel access to user memory, which is what is wrong with it.
     #[test]
-    fn in_images_every_other_invariant_holds(list in choice_lists(STEPS)) {
+    fn in_images_every_other_invariant_holds(list in random_events(STEPS)) {
         for policy in without_trap() {
-            let (cpus, raws) = &list;
-            let mut machine =
-                Machine::<AbstractRegs, _>::new(policy, *cpus).with_pkru(PkruMode::InXsave).expect("no trap");
-            let mut spec = spec_for(machine.cpus()[0].regs(), &policy);
-            let mut happened = Vec::new();
-            for raw in raws {
-                for choice in choices(*raw) {
-                    let event = any_event(&machine, choice);
-                    if matches!(event, Event::UserMemory(..)) {
-                        continue;
-                    }
-                    let Ok(outcome) = machine.apply(event) else { continue };
-                    spec.apply(event);
-                    happened.push(event.to_string());
-                    let checked = check_outcome(&machine, &spec, event, &outcome)
-                        .and_then(|()| check(&machine, &spec));
-                    prop_assert_eq!(checked, Ok(()), "{} after\n{}", policy.name(), happened.join("\n"));
-                    break;
-                }
-            }
+            let machine = Machine::<AbstractRegs, _>::new(policy, list.cpus).with_pkru(PkruMode::InXsave)?;
+            list.check_on(&machine, |event| !matches!(event, Event::UserMemory(..)))?;
         }
     }
 }

@@ -5,6 +5,7 @@ mod support;
 
 use fpuswitch::{
     Event, EventError, Value,
+    check::{RandomEvents, machines, random_events},
     fpu::{
         Before, Load, Policy, Save,
         policy::{Builtin, Deferred, Eager, EagerOwner, OwnerSlot, TrapRestore},
@@ -18,7 +19,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 use support::{
-    Checked, STEPS, any_event, cases, choice_lists, choices, fixed_choices,
+    Checked, STEPS, any_event, cases, choices,
     policies::{answers, builtins},
     random,
     watched::{Calls, Watched},
@@ -27,11 +28,11 @@ use support::{
 /// The events that `policy` makes of the choices, with the machine before each and its outcome.
 fn history<P: Policy>(
     policy: P,
-    (cpus, raws): &(usize, Vec<u32>),
+    list: &RandomEvents,
 ) -> Result<Vec<(Checked<P>, Event, Outcome)>, TestCaseError> {
-    let mut checked = Checked::new(policy, *cpus);
+    let mut checked = Checked::new(policy, list.cpus);
     let mut history = Vec::new();
-    for raw in raws {
+    for raw in &list.choices {
         let before = checked.clone();
         if let Some((event, outcome)) = checked.step(*raw)? {
             history.push((before, event, outcome));
@@ -44,7 +45,7 @@ proptest! {
     #![proptest_config(cases(512))]
 
     #[test]
-    fn no_answers_of_a_policy_lose_a_state(policy in answers(), list in choice_lists(STEPS)) {
+    fn no_answers_of_a_policy_lose_a_state(policy in answers(), list in random_events(STEPS)) {
         random(policy, &list)?;
     }
 }
@@ -53,7 +54,7 @@ proptest! {
     #![proptest_config(cases(128))]
 
     #[test]
-    fn the_policies_of_this_crate_keep_every_invariant(list in choice_lists(STEPS)) {
+    fn the_policies_of_this_crate_keep_every_invariant(list in random_events(STEPS)) {
         for policy in Builtin::ALL {
             random(policy, &list)?;
         }
@@ -61,9 +62,9 @@ proptest! {
 
     /// With the invariants, which include what programs see: policies differ in cost only.
     #[test]
-    fn what_can_happen_does_not_depend_on_the_policy((cpus, raws) in choice_lists(STEPS)) {
-        let mut machines = Builtin::ALL.map(|policy| Machine::<AbstractRegs, _>::new(policy, cpus));
-        for raw in raws {
+    fn what_can_happen_does_not_depend_on_the_policy(list in random_events(STEPS)) {
+        let mut machines = Builtin::ALL.map(|policy| Machine::<AbstractRegs, _>::new(policy, list.cpus));
+        for raw in list.choices {
             for choice in choices(raw) {
                 let event = any_event(&machines[0], choice);
                 let [first, others @ ..] = &mut machines;
@@ -90,10 +91,10 @@ proptest! {
     }
 
     #[test]
-    fn an_event_that_is_refused_changes_nothing(policy in builtins(), (cpus, raws) in choice_lists(STEPS)) {
-        let mut machine = Machine::<AbstractRegs, _>::new(policy, cpus);
+    fn an_event_that_is_refused_changes_nothing(policy in builtins(), list in random_events(STEPS)) {
+        let mut machine = Machine::<AbstractRegs, _>::new(policy, list.cpus);
         let mut refused = 0;
-        for raw in &raws {
+        for raw in &list.choices {
             for choice in choices(*raw) {
                 let before = machine.clone();
                 if machine.apply(any_event(&machine, choice)).is_ok() {
@@ -103,23 +104,24 @@ proptest! {
                 prop_assert_eq!(&machine, &before);
             }
         }
-        prop_assert!(refused > 0 || raws.len() < 20, "all {} events were accepted", raws.len());
+        prop_assert!(refused > 0 || list.choices.len() < 20, "all {} events were accepted", list.choices.len());
     }
 
     #[test]
-    fn the_same_events_lead_to_the_same_machine(policy in builtins(), list in choice_lists(STEPS)) {
-        let once = random(policy, &list)?;
-        let mut again = Checked::new(policy, list.0);
-        for event in &once.events {
-            prop_assert!(again.follow(*event).is_ok(), "{event} was refused the second time");
+    fn the_same_events_lead_to_the_same_machine(
+        once in builtins().prop_flat_map(|policy| machines(&Machine::<AbstractRegs, _>::new(policy, 3), STEPS)),
+    ) {
+        let mut again = Checked::new(*once.machine().policy(), 3);
+        for event in once.events() {
+            prop_assert!(again.follow(event).is_ok(), "{event} was refused the second time");
         }
         let hasher = RandomState::new();
-        prop_assert_eq!(hasher.hash_one(&once.machine), hasher.hash_one(&again.machine));
-        prop_assert_eq!(once, again);
+        prop_assert_eq!(hasher.hash_one(once.machine()), hasher.hash_one(&again.machine));
+        prop_assert_eq!((once.machine(), once.spec()), (&again.machine, &again.spec));
     }
 
     #[test]
-    fn a_clone_goes_its_own_way(policy in builtins(), list in choice_lists(STEPS), more: [u32; 20]) {
+    fn a_clone_goes_its_own_way(policy in builtins(), list in random_events(STEPS), more: [u32; 20]) {
         let mut one = random(policy, &list)?;
         let mut other = one.clone();
         let before = format!("{other:?}");
@@ -136,9 +138,9 @@ proptest! {
     /// Deferred writes owner and last_cpu and reads neither, and so does eager: the loads that owner-slot and
     /// eager-owner skip put into the registers what is there already.
     #[test]
-    fn a_skipped_restore_makes_no_other_difference(list in choice_lists(STEPS)) {
-        fn compare(always: impl Policy, unless_valid: impl Policy, list: &(usize, Vec<u32>)) -> TestCaseResult {
-            let mut other = Machine::<AbstractRegs, _>::new(unless_valid, list.0);
+    fn a_skipped_restore_makes_no_other_difference(list in random_events(STEPS)) {
+        fn compare(always: impl Policy, unless_valid: impl Policy, list: &RandomEvents) -> TestCaseResult {
+            let mut other = Machine::<AbstractRegs, _>::new(unless_valid, list.cpus);
             for (before, event, loaded) in history(always, list)? {
                 prop_assert_eq!(before.machine.cpus(), other.cpus());
                 prop_assert_eq!(before.machine.tasks(), other.tasks());
@@ -153,8 +155,8 @@ proptest! {
     }
 
     #[test]
-    fn an_outcome_counts_what_was_done_to_the_registers(policy in builtins(), list in choice_lists(STEPS)) {
-        let mut watched = Machine::<Watched, _>::new(policy, list.0);
+    fn an_outcome_counts_what_was_done_to_the_registers(policy in builtins(), list in random_events(STEPS)) {
+        let mut watched = Machine::<Watched, _>::new(policy, list.cpus);
         for (_, event, outcome) in history(policy, &list)? {
             Calls::take();
             prop_assert_eq!(watched.apply(event), Ok(outcome));
@@ -166,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn decisions_are_those_of_the_table_of_policies(policy in builtins(), list in choice_lists(STEPS)) {
+    fn decisions_are_those_of_the_table_of_policies(policy in builtins(), list in random_events(STEPS)) {
         for (before, event, outcome) in history(policy, &list)? {
             for done in outcome.before.iter().flatten() {
                 prop_assert!(was_needed(&before, *done), "{event}: {outcome}, under {}", policy.name());
@@ -268,7 +270,7 @@ fn random_events_reach_every_event_and_every_decision() {
         read_back |= value.is_some_and(|value| value != Value::INITIAL);
     };
     for seed in 0..40 {
-        let list = fixed_choices(seed, 200);
+        let list = RandomEvents::seeded(seed, 200);
         for policy in Builtin::ALL {
             let history = history(policy, &list).expect("every invariant holds");
             history.into_iter().for_each(|(_, event, outcome)| note(event, outcome));

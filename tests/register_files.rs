@@ -4,13 +4,14 @@ mod support;
 
 use fpuswitch::{
     Component, ComponentSet, Event, EventError, FrameChange, KernelContext, Pkru, TaskId, Value,
+    check::{RandomEvents, random_events},
     fpu::Policy,
     machine::{Cpu, Outcome},
     registers::{AbstractRegs, RegisterFile},
 };
 use proptest::prelude::*;
 use support::{
-    Broken, Checked, STEPS, Stopped, Wrong, any_event, cases, choice_lists, choices,
+    Broken, Checked, STEPS, Stopped, Wrong, any_event, cases, choices,
     policies::{answers, builtins},
     random_on,
     register_files::on_every_register_file,
@@ -22,7 +23,7 @@ proptest! {
     /// And every invariant holds on each, with what programs see.
     #[test]
     fn what_happens_does_not_depend_on_the_register_file(
-        builtin in builtins(), answers in answers(), list in choice_lists(STEPS),
+        builtin in builtins(), answers in answers(), list in random_events(STEPS),
     ) {
         on_every_register_file!(|regs| {
             compare_with_abstract(regs, builtin, &list, any)?;
@@ -32,7 +33,7 @@ proptest! {
 
     /// With the events that are legal there: what only some register files have is used, too.
     #[test]
-    fn every_register_file_keeps_every_invariant(answers in answers(), list in choice_lists(STEPS)) {
+    fn every_register_file_keeps_every_invariant(answers in answers(), list in random_events(STEPS)) {
         on_every_register_file!(|regs| {
             random_on(regs, answers, &list)?;
         });
@@ -50,13 +51,13 @@ fn any(_: Event) -> bool {
 fn compare_with_abstract<R: RegisterFile + Clone>(
     regs: &R,
     policy: impl Policy,
-    (cpus, raws): &(usize, Vec<u32>),
+    list: &RandomEvents,
     wanted: fn(Event) -> bool,
 ) -> Result<(), Broken> {
-    let mut first = Checked::new(policy.clone(), *cpus);
-    let mut other = Checked::on(regs, policy, *cpus);
+    let mut first = Checked::new(policy.clone(), list.cpus);
+    let mut other = Checked::on(regs, policy, list.cpus);
     let both = AbstractRegs::default().enabled() & regs.enabled();
-    for raw in raws {
+    for raw in &list.choices {
         for choice in choices(*raw) {
             let event = any_event(&first.machine, choice);
             if component(event).is_some_and(|component| !both.contains(component)) || !wanted(event) {
@@ -169,8 +170,7 @@ fn hardware_does_what_abstract_registers_do() {
             for (seed, policy) in
                 (0..40).flat_map(|seed| fpuswitch::fpu::policy::Builtin::ALL.map(|policy| (seed, policy)))
             {
-                let compared =
-                    compare_with_abstract(&regs, policy, &support::fixed_choices(seed, 200), wanted);
+                let compared = compare_with_abstract(&regs, policy, &RandomEvents::seeded(seed, 200), wanted);
                 compared.unwrap_or_else(|broken| panic!("{}: {broken}", policy.name()));
             }
             println!("HARDWARE protocol-on-host: ran");

@@ -7,10 +7,11 @@ mod soft;
 use cpus::{any_bytes, any_image, any_layout, cases, fill};
 use fpuswitch::{
     Component, ComponentSet, Pkru, Rfbm, Value,
-    registers::{Image, MemoryOperand, Program, RegisterFile, SoftFault, SoftRegs},
+    check::{images, programs, refused_images},
+    registers::{Fault, Image, MemoryOperand, Program, RegisterFile, SoftFault, SoftRegs, XsaveImage},
     xstate::{Area, Format, OwnedArea, Refusal, Rounding, SaveInstruction, XstateBv},
 };
-use proptest::prelude::*;
+use proptest::{collection::vec, prelude::*};
 use soft::{area_for, at, elsewhere, filled, instructions, restore, save};
 
 const A: Value = Value::new(7).unwrap();
@@ -25,13 +26,32 @@ fn area_header(area: &OwnedArea) -> std::ops::Range<usize> {
     if area.format() == Format::Fxsave { 0..0 } else { 512..576 }
 }
 
-/// Registers that a valid image leads to.
+/// Registers that a valid image leads to, and programs from there.
 fn any_regs() -> impl Strategy<Value = SoftRegs> {
-    any_image().prop_map(|image| {
+    let ran = |image: OwnedArea| {
         let mut regs = SoftRegs::new(image.layout());
         restore(&mut regs, Rfbm::ALL, &image).unwrap();
-        regs
+        let ran = vec(programs(regs.enabled() | ComponentSet::LEGACY), 0..3);
+        (Just(regs), ran).prop_map(|(mut regs, ran)| {
+            ran.into_iter().for_each(|program| regs.run(program));
+            regs
+        })
+    };
+    any_image().prop_flat_map(ran)
+}
+
+/// Blank registers of any CPU that saves with any of its instructions.
+fn any_cpu() -> impl Strategy<Value = SoftRegs> {
+    (any_layout(), any::<prop::sample::Index>()).prop_map(|(layout, which)| {
+        let instructions: Vec<_> = instructions(&layout).collect();
+        let regs = SoftRegs::new(&layout).with_save_instruction(*which.get(&instructions));
+        regs.expect("one of its own")
     })
+}
+
+/// The same, and one of its images, and one that is refused.
+fn any_cpu_with_images() -> impl Strategy<Value = (SoftRegs, XsaveImage, XsaveImage)> {
+    any_cpu().prop_flat_map(|regs| (Just(regs.clone()), images(&regs), refused_images(&regs)))
 }
 
 fn any_rfbm() -> impl Strategy<Value = Rfbm> {
@@ -58,6 +78,27 @@ proptest! {
             let mut again = area.clone();
             save(&restored, instruction, Rfbm::ALL, &at(), &mut again).unwrap();
             prop_assert!(again.same_values(&area));
+        }
+    }
+
+    /// And what was refused can be saved to and is an image again.
+    #[test]
+    fn good_images_are_restored_and_bad_ones_refused((blank, image, refused) in any_cpu_with_images()) {
+        prop_assert!(image.is_restorable() && !refused.is_restorable());
+        let mut regs = blank.clone();
+        prop_assert_eq!(regs.restore(Rfbm::ALL, &image), Ok(()));
+        prop_assert_eq!(blank.clone().restore(Rfbm::ALL, &refused), Err(Fault::GeneralProtection));
+        for component in blank.enabled().without(Component::PKRU).iter() {
+            prop_assert_eq!(regs.get(component), image.get(component), "{}", component);
+        }
+        let (mut saved, mut repaired) = (image.clone(), refused);
+        regs.save(Rfbm::ALL, &mut saved);
+        prop_assert_eq!(&saved, &image);
+        repaired.grow(image.room()).expect("room");
+        regs.save(Rfbm::ALL, &mut repaired);
+        prop_assert!(repaired.is_restorable());
+        for component in image.room().without(Component::PKRU).iter() {
+            prop_assert_eq!(repaired.get(component), image.get(component), "{}", component);
         }
     }
 

@@ -4,6 +4,7 @@
 mod explore;
 mod group;
 mod invariants;
+mod minimise;
 mod outcome;
 mod planted;
 mod random;
@@ -19,6 +20,7 @@ pub use explore::{
 };
 pub use group::{Group, UnknownGroup};
 pub use invariants::{Breach, Invariant, check};
+pub use minimise::minimise;
 pub use outcome::check_outcome;
 pub use planted::Planted;
 pub use random::{RandomEvents, any_event, choices};
@@ -30,7 +32,7 @@ pub use violation::Violation;
 #[cfg(feature = "proptest")]
 mod strategies;
 #[cfg(feature = "proptest")]
-pub use strategies::random_events;
+pub use strategies::{damaged_images, images, machines, programs, random_events, refused_images, values};
 
 use crate::{
     fpu::{CALL_KEEPS, Policy, policy::Calls},

@@ -4,7 +4,7 @@ use super::{Violation, check, check_outcome, spec_for};
 use crate::{
     Component, CpuId, EntryKind, Event, FrameChange, KernelContext, PageAccess, Pkru, TaskId, Value, Verb,
     fpu::Policy,
-    machine::{Current, Machine},
+    machine::{Current, Machine, Outcome},
     registers::RegisterFile,
 };
 use alloc::{boxed::Box, vec::Vec};
@@ -12,7 +12,7 @@ use alloc::{boxed::Box, vec::Vec};
 /// Choices of events, for a machine with so many CPUs. Each picks one of the events that can happen.
 ///
 /// With the feature `proptest` there is a strategy for these, `check::random_events`, which shrinks; without,
-/// [`seeded`](Self::seeded) makes one from a number.
+/// [`seeded`](Self::seeded) makes one from a number. What is found is a short list of events either way.
 ///
 /// ```
 /// use fpuswitch::{check::RandomEvents, fpu::policy::OwnerSlot, registers::AbstractRegs};
@@ -39,30 +39,80 @@ impl RandomEvents {
     /// them. Fewer happen than there are choices if at some point the machine refuses all that a choice stands for.
     ///
     /// # Errors
-    /// The first [`Violation`].
+    /// The first [`Violation`], [minimised](Violation::minimised).
     pub fn check<R: RegisterFile + Clone, P: Policy>(
         &self,
         regs: &R,
         policy: P,
     ) -> Result<Vec<Event>, Box<Violation<R, P>>> {
-        let mut machine = Machine::with_registers(policy, self.cpus, regs.clone());
-        let mut spec = spec_for(regs, machine.policy());
+        self.check_on(&Machine::with_registers(policy, self.cpus, regs.clone()), |_| true)
+    }
+
+    /// The same on a machine that is new and otherwise like `like`, which may have as many CPUs as it wants, and PKRU
+    /// [in images](Machine::with_pkru). Events that are not `wanted` are passed over as if they could not happen.
+    ///
+    /// ```
+    /// use fpuswitch::{Event, check::{Invariant, RandomEvents}, fpu::{PkruMode, policy::OwnerSlot}};
+    /// use fpuswitch::{machine::Machine, registers::AbstractRegs};
+    ///
+    /// // A policy that lets user code run before its registers are loaded is refused here.
+    /// let machine = Machine::<AbstractRegs, _>::new(OwnerSlot, 1).with_pkru(PkruMode::InXsave)?;
+    /// let lists = || (0..100).map(|seed| RandomEvents::seeded(seed, 120));
+    ///
+    /// // Before the return, the kernel accesses user memory with the keys of the task before.
+    /// let found = lists().find_map(|list| list.check_on(&machine, |_| true).err()).expect("a wrong access");
+    /// assert_eq!(found.breach().invariant, Invariant::I7);
+    /// assert!(found.event_file().contains("user-memory"), "{found}");
+    ///
+    /// // That is all that is wrong.
+    /// let is_other = |event| !matches!(event, Event::UserMemory(..));
+    /// assert!(lists().all(|list| list.check_on(&machine, is_other).is_ok()));
+    /// # Ok::<(), fpuswitch::fpu::PkruNeedsEager>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn check_on<R: RegisterFile + Clone, P: Policy>(
+        &self,
+        like: &Machine<R, P>,
+        wanted: impl Fn(Event) -> bool,
+    ) -> Result<Vec<Event>, Box<Violation<R, P>>> {
+        let mut machine = like.anew();
+        let mut spec = spec_for(machine.cpus()[0].regs(), machine.policy());
+        let mut broken = false;
+        let events = self.happen(&mut machine, wanted, |machine, event, outcome| {
+            spec.apply(event);
+            broken =
+                check_outcome(machine, &spec, event, outcome).and_then(|()| check(machine, &spec)).is_err();
+            !broken
+        });
+        match broken.then(|| Violation::behind(like.anew(), &events)).flatten() {
+            Some(found) => Err(Box::new(found.minimised())),
+            None => Ok(events),
+        }
+    }
+
+    /// Lets the events happen that are `wanted`, until it is not to `go_on`, and returns them.
+    pub(super) fn happen<R: RegisterFile, P: Policy>(
+        &self,
+        machine: &mut Machine<R, P>,
+        wanted: impl Fn(Event) -> bool,
+        mut go_on: impl FnMut(&Machine<R, P>, Event, &Outcome) -> bool,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
         for raw in &self.choices {
             let happened = choices(*raw).find_map(|choice| {
-                let event = any_event(&machine, choice);
-                Some((event, machine.apply(event).ok()?))
+                let event = any_event(machine, choice);
+                let outcome = if wanted(event) { machine.apply(event).ok()? } else { return None };
+                Some((event, outcome))
             });
             let Some((event, outcome)) = happened else { continue };
-            spec.apply(event);
             events.push(event);
-            let held = check_outcome(&machine, &spec, event, &outcome).and_then(|()| check(&machine, &spec));
-            if held.is_err() {
-                let anew = Machine::with_registers(machine.policy().clone(), self.cpus, regs.clone());
-                return Violation::behind(anew, &events).map_or(Ok(events), |found| Err(Box::new(found)));
+            if !go_on(machine, event, &outcome) {
+                break;
             }
         }
-        Ok(events)
+        events
     }
 }
 

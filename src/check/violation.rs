@@ -1,7 +1,12 @@
 //! What a check found: the invariant, how to get there, and what is there.
 
-use super::{Breach, Spec, Steps};
-use crate::{Event, fpu::Policy, machine::Machine, registers::RegisterFile};
+use super::{Breach, Spec, Steps, check, check_outcome, minimise, spec_for};
+use crate::{
+    Event,
+    fpu::{PkruMode, Policy},
+    machine::Machine,
+    registers::RegisterFile,
+};
 use alloc::{
     format,
     string::{String, ToString},
@@ -11,8 +16,8 @@ use core::fmt;
 
 /// An invariant that does not hold behind the last of a list of events.
 ///
-/// Printed, it is the table of the steps and what is wrong behind the last; [`event_file`](Self::event_file) is what
-/// `fpuswitch run` replays.
+/// Printed, it is the table of the steps, and below it the [event file](Self::event_file) that `fpuswitch run` replays,
+/// with what is wrong in its first line.
 #[derive(Clone, Debug)]
 pub struct Violation<R: RegisterFile, P> {
     breach: Breach,
@@ -37,6 +42,21 @@ impl<R: RegisterFile, P: Policy> Violation<R, P> {
             let _ = steps.apply(*event);
         }
         Self { breach, steps }
+    }
+
+    /// The same with as few events as possible: no single one can be left out, or another invariant breaks, or none.
+    #[must_use]
+    pub fn minimised(self) -> Self
+    where
+        R: Clone,
+    {
+        let (new, invariant) = (self.machine().anew(), self.breach.invariant);
+        let breaks = |fewer: &[Event]| {
+            let (happened, breach) = first_breach(new.clone(), fewer)?;
+            (breach.invariant == invariant).then_some(happened)
+        };
+        let events = minimise(self.events(), breaks);
+        Self::behind(new, &events).unwrap_or(self)
     }
 
     /// Which invariant is broken, and what is there instead.
@@ -64,18 +84,39 @@ impl<R: RegisterFile, P: Policy> Violation<R, P> {
         self.steps.spec()
     }
 
-    /// The events as a file: see [`EventFile`](crate::EventFile).
+    /// The events as a file: see [`EventFile`](crate::EventFile). A comment says what is broken, and on which machine.
     pub fn event_file(&self) -> String {
-        let policy = self.machine().policy().name();
-        let comment = format!("# {}, behind the last event, under {policy}\n", self.breach);
+        let machine = self.machine();
+        let pkru = if machine.pkru_mode() == PkruMode::InXsave { ", PKRU in images" } else { "" };
+        let comment =
+            format!("# {}, behind the last event, under {}{pkru}\n", self.breach, machine.policy().name());
         self.steps.events().fold(comment, |file, event| file + &event.to_string() + "\n")
     }
 }
 
-impl<R: RegisterFile, P> fmt::Display for Violation<R, P> {
+/// The events that happen up to the first breach, and the breach: as [`Violation::behind`], without a table of it.
+fn first_breach<R: RegisterFile, P: Policy>(
+    mut machine: Machine<R, P>,
+    events: &[Event],
+) -> Option<(Vec<Event>, Breach)> {
+    let mut spec = spec_for(machine.cpus()[0].regs(), machine.policy());
+    let mut happened = Vec::new();
+    for event in events {
+        let Ok(outcome) = machine.apply(*event) else { continue };
+        spec.apply(*event);
+        happened.push(*event);
+        let held = check_outcome(&machine, &spec, *event, &outcome).and_then(|()| check(&machine, &spec));
+        if let Err(breach) = held {
+            return Some((happened, breach));
+        }
+    }
+    None
+}
+
+impl<R: RegisterFile, P: Policy> fmt::Display for Violation<R, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.steps, self.breach)
+        write!(f, "{}\n{}", self.steps, self.event_file())
     }
 }
 
-impl<R: RegisterFile + fmt::Debug, P: fmt::Debug> core::error::Error for Violation<R, P> {}
+impl<R: RegisterFile + fmt::Debug, P: Policy> core::error::Error for Violation<R, P> {}

@@ -122,10 +122,17 @@ impl<R: RegisterFile + Clone, P: Policy> Machine<R, P> {
     /// [`PkruNeedsEager`] under a policy that lets user code run before its registers are loaded.
     pub fn with_pkru(self, pkru_mode: PkruMode) -> Result<Self, PkruNeedsEager> {
         pkru_mode.check(&self.policy)?;
-        let Self { policy, blank, cpus, .. } = self;
-        let mut machine = Self { policy, pkru_mode, blank, cpus: Vec::new(), tasks: Vec::new() };
-        machine.grow_cpus(cpus.len());
-        Ok(machine)
+        Ok(Self { pkru_mode, ..self }.anew())
+    }
+
+    /// A machine like this to which nothing has happened: the same policy, PKRU mode, registers and number of CPUs.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        let (policy, blank) = (self.policy.clone(), self.blank.clone());
+        let mut machine =
+            Self { policy, pkru_mode: self.pkru_mode, blank, cpus: Vec::new(), tasks: Vec::new() };
+        machine.grow_cpus(self.cpus.len());
+        machine
     }
 
     /// Adds CPUs until there are `cpus`.

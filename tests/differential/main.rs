@@ -8,13 +8,17 @@ mod absent_pages;
 mod broken_images;
 #[path = "../support/emulator.rs"]
 mod emulator;
+#[path = "../support/frame_changes.rs"]
+mod frame_changes;
 
 use emulator::{LAST_X87_INSTRUCTION, is_qemu_tcg, keeps_x87_pointers};
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
+    check::{programs, values},
     registers::{Fault, Frame, HostRegs, Image, Program, RegisterFile, SoftRegs, XsaveImage},
-    xstate::{Area, LegacyRegion, Rounding, SaveInstruction},
+    xstate::{Area, LegacyRegion, SaveInstruction},
 };
+use frame_changes::FRAME_CHANGES;
 use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestCaseResult, TestRunner},
@@ -65,10 +69,6 @@ fn cases(cases: u32) -> TestRunner {
     TestRunner::new(Config { failure_persistence: None, max_shrink_iters: 2000, ..seeded })
 }
 
-fn value() -> impl Strategy<Value = Value> {
-    prop_oneof![Just(Value::INITIAL), (1..=253_u8).prop_map(|n| Value::new(n).unwrap())]
-}
-
 /// Mostly all, as the protocol asks; and parts: on QEMU's CPU none with AVX and without SSE, which moves MXCSR.
 fn rfbm() -> impl Strategy<Value = Rfbm> {
     let avx_brings_mxcsr = !is_qemu_tcg();
@@ -79,29 +79,16 @@ fn rfbm() -> impl Strategy<Value = Rfbm> {
     prop_oneof![2 => Just(Rfbm::ALL), 1 => part]
 }
 
-fn program(enabled: Vec<Component>) -> impl Strategy<Value = Program> {
-    let component = proptest::sample::select(enabled);
-    let rounding =
-        prop_oneof![Just(Rounding::Nearest), Just(Rounding::Down), Just(Rounding::Up), Just(Rounding::Zero)];
-    prop_oneof![
-        4 => (component.clone(), value()).prop_map(|(component, value)| Program::Fill(component, value)),
-        1 => component.prop_map(Program::Clear),
-        1 => value().prop_map(Program::FillAll),
-        3 => (0..33_u8, 0..17_u8, any::<u32>())
-            .prop_map(|(register, lane, value)| Program::ChangeLane { register, lane, value }),
-        2 => rounding.prop_map(Program::Round),
-    ]
-}
-
-fn step(enabled: Vec<Component>) -> impl Strategy<Value = Step> {
+fn step(enabled: ComponentSet) -> impl Strategy<Value = Step> {
     let slot = || 0..SLOTS;
-    let component = proptest::sample::select(enabled.clone());
+    let component = proptest::sample::select(enabled.without(Component::PKRU).iter().collect::<Vec<_>>());
     prop_oneof![
-        5 => program(enabled).prop_map(Step::Run),
+        5 => programs(enabled).prop_map(Step::Run),
+        1 => any_lane().prop_map(Step::Run),
         3 => (slot(), rfbm()).prop_map(|(slot, rfbm)| Step::Save(slot, rfbm)),
         3 => (slot(), rfbm()).prop_map(|(slot, rfbm)| Step::Restore(slot, rfbm)),
         1 => rfbm().prop_map(Step::RestoreInitial),
-        1 => (slot(), component, value()).prop_map(|(slot, component, value)| Step::Edit(slot, component, value)),
+        1 => (slot(), component, values()).prop_map(|(slot, component, value)| Step::Edit(slot, component, value)),
         1 => slot().prop_map(Step::ResetImage),
         1 => slot().prop_map(Step::SpoilImage),
         1 => rfbm().prop_map(Step::SaveFrame),
@@ -112,17 +99,16 @@ fn step(enabled: Vec<Component>) -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Of registers, too, that no CPU has.
+fn any_lane() -> impl Strategy<Value = Program> {
+    any::<(u8, u8, u32)>().prop_map(|(register, lane, value)| Program::ChangeLane { register, lane, value })
+}
+
 /// Changes to the bytes: pages have a test of their own.
 fn change() -> impl Strategy<Value = FrameChange> {
-    proptest::sample::select(vec![
-        FrameChange::BadHeader,
-        FrameChange::BadMxcsr,
-        FrameChange::BadMagic,
-        FrameChange::BadSize,
-        FrameChange::Short,
-        FrameChange::Pkru(Some(Pkru::DEFAULT)),
-        FrameChange::Pkru(None),
-    ])
+    use FrameChange::{Absent, RestAbsent, Unmapped};
+    let of_bytes = |change: &FrameChange| !matches!(change, Absent | RestAbsent | Unmapped);
+    proptest::sample::select(FRAME_CHANGES.into_iter().filter(of_bytes).collect::<Vec<_>>())
 }
 
 /// One register file, its images and its frame.
@@ -225,8 +211,7 @@ fn hardware_and_software_do_the_same() {
             println!("HARDWARE differential-{instruction}: SKIPPED: the CPU lacks it");
             continue;
         };
-        let enabled: Vec<_> = host.layout().enabled().without(Component::PKRU).iter().collect();
-        let sequences = proptest::collection::vec(step(enabled), 1..=STEPS);
+        let sequences = proptest::collection::vec(step(host.layout().enabled()), 1..=STEPS);
         // Without a header, an image is bad by its MXCSR, which QEMU's CPU takes.
         let takes_mxcsr = is_qemu_tcg();
         let can_spoil = host.layout().has_xsave() || !takes_mxcsr;

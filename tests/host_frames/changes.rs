@@ -1,6 +1,6 @@
 //! What becomes of a frame that user code or the pager changes.
 
-use super::{components, emulator::is_qemu_tcg, filled, seen};
+use super::{components, emulator::is_qemu_tcg, filled, frame_changes::FRAME_CHANGES, seen};
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
     registers::{Fault, Frame, FrameContents, HostRegs, Image, RegisterFile, SoftRegs, XsaveImage},
@@ -9,7 +9,8 @@ use fpuswitch::{
 /// Makes every change there is in hardware and in software: the same comes of it.
 pub(crate) fn assert_same(host: &HostRegs, soft: &SoftRegs) {
     // QEMU's CPU takes reserved bits of MXCSR.
-    let changes = CHANGES.into_iter().filter(|change| *change != FrameChange::BadMxcsr || !is_qemu_tcg());
+    let takes = |change: &FrameChange| *change != FrameChange::BadMxcsr || !is_qemu_tcg();
+    let changes = FRAME_CHANGES.into_iter().filter(takes);
     for change in changes {
         // A header that says that there is nothing to be loaded from an absent page makes no difference.
         for used in [components(host), ComponentSet::LEGACY, ComponentSet::EMPTY] {
@@ -21,20 +22,6 @@ pub(crate) fn assert_same(host: &HostRegs, soft: &SoftRegs) {
         }
     }
 }
-
-const CHANGES: [FrameChange; 11] = [
-    FrameChange::Absent,
-    FrameChange::RestAbsent,
-    FrameChange::Unmapped,
-    FrameChange::BadHeader,
-    FrameChange::BadMxcsr,
-    FrameChange::BadMagic,
-    FrameChange::BadSize,
-    FrameChange::Short,
-    FrameChange::Pkru(None),
-    FrameChange::Pkru(Some(Pkru(0))),
-    FrameChange::Pkru(Some(Pkru(u32::MAX))),
-];
 
 /// What a changed frame says, and what comes of each way to load it and of the next save.
 #[derive(Debug, PartialEq)]

@@ -6,6 +6,8 @@ mod changes;
 #[allow(dead_code, reason = "one of its quirks is none here")]
 mod emulator;
 mod forms;
+#[path = "../support/frame_changes.rs"]
+mod frame_changes;
 
 use emulator::is_qemu_tcg;
 use fpuswitch::{

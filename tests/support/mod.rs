@@ -12,7 +12,7 @@ pub(crate) mod watched;
 pub(crate) use fpuswitch::check::{any_event, choices};
 use fpuswitch::{
     Component, Current, Event, EventError, TaskId, Value,
-    check::{Breach, RandomEvents, Spec, check, check_outcome, spec_for},
+    check::{Breach, Invariant, RandomEvents, Spec, check, check_outcome, minimise, spec_for},
     fpu::Policy,
     machine::{Machine, Outcome},
     registers::{AbstractRegs, RegisterFile},
@@ -57,6 +57,15 @@ pub(crate) enum Wrong {
     Invariant(Breach),
     /// A program, or a reader of its state, does not see what the reference model says.
     Seen(String),
+}
+
+impl Wrong {
+    fn invariant(&self) -> Option<Invariant> {
+        match self {
+            Self::Invariant(breach) => Some(breach.invariant),
+            Self::Seen(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Broken {
@@ -209,19 +218,14 @@ impl<P: Policy, R: RegisterFile + Clone> Checked<P, R> {
         Ok(())
     }
 
-    /// The same with as few events as leaving out one at a time leads to.
-    fn minimise(&self, mut broken: Broken) -> Broken {
-        let mut at = broken.events.len();
-        while at > 0 {
-            at -= 1;
-            let mut fewer = broken.events.clone();
-            fewer.remove(at);
-            if let Err(shorter) = self.replay(&fewer) {
-                broken = shorter;
-                at = at.min(broken.events.len());
-            }
-        }
-        broken
+    /// The same with as few events as possible behind which the same invariant is broken, or something else is seen.
+    fn minimise(&self, broken: Broken) -> Broken {
+        let breaks = |fewer: &[Event]| {
+            let shorter = self.replay(fewer).err()?;
+            (shorter.wrong.invariant() == broken.wrong.invariant()).then_some(shorter.events)
+        };
+        let events = minimise(broken.events.clone(), breaks);
+        self.replay(&events).err().unwrap_or(broken)
     }
 
     /// Lets one event happen that `raw` picks among those that the machine accepts. `None` if it accepts
@@ -247,12 +251,6 @@ pub(crate) fn events(text: &str) -> Vec<Event> {
     events.map(|event| event.parse().unwrap_or_else(|error| panic!("{event}: {error}"))).collect()
 }
 
-/// CPUs of a machine, and raw choices for [`Checked::step`] and [`any_event`]. Shrinks to fewer choices, and
-/// to those that stand first there.
-pub(crate) fn choice_lists(most: usize) -> impl Strategy<Value = (usize, Vec<u32>)> {
-    (2..=3_usize, prop::collection::vec(any::<u32>(), 0..=most))
-}
-
 /// As many cases as that and the same every time, so that what passed once passes again; or as many random ones
 /// as PROPTEST_CASES says. No file remembers failures: the message has the whole list of events.
 pub(crate) fn cases(cases: u32) -> Config {
@@ -264,23 +262,17 @@ pub(crate) fn cases(cases: u32) -> Config {
 }
 
 /// A machine after the legal events that the choices pick.
-pub(crate) fn random<P: Policy>(policy: P, choices: &(usize, Vec<u32>)) -> Result<Checked<P>, Broken> {
-    random_on(&AbstractRegs::default(), policy, choices)
+pub(crate) fn random<P: Policy>(policy: P, list: &RandomEvents) -> Result<Checked<P>, Broken> {
+    random_on(&AbstractRegs::default(), policy, list)
 }
 
 /// The same with registers like `regs`, which have a say in what is legal.
 pub(crate) fn random_on<P: Policy, R: RegisterFile + Clone>(
     regs: &R,
     policy: P,
-    (cpus, raws): &(usize, Vec<u32>),
+    list: &RandomEvents,
 ) -> Result<Checked<P, R>, Broken> {
-    let mut checked = Checked::on(regs, policy, *cpus);
-    raws.iter().try_for_each(|raw| checked.step(*raw).map(drop))?;
+    let mut checked = Checked::on(regs, policy, list.cpus);
+    list.choices.iter().try_for_each(|raw| checked.step(*raw).map(drop))?;
     Ok(checked)
-}
-
-/// A list of choices, the same every time, for a machine with two or three CPUs.
-pub(crate) fn fixed_choices(seed: u32, length: u32) -> (usize, Vec<u32>) {
-    let RandomEvents { cpus, choices } = RandomEvents::seeded(seed, length);
-    (cpus, choices)
 }

@@ -130,7 +130,7 @@ pub enum ExploreError<P> {
     Scope(ScopeError),
 }
 
-impl<P> fmt::Display for ExploreError<P> {
+impl<P: Policy> fmt::Display for ExploreError<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Violation(violation) => write!(f, "{violation}"),
@@ -139,7 +139,7 @@ impl<P> fmt::Display for ExploreError<P> {
     }
 }
 
-impl<P: fmt::Debug> core::error::Error for ExploreError<P> {}
+impl<P: Policy> core::error::Error for ExploreError<P> {}
 
 impl<P> From<ScopeError> for ExploreError<P> {
     fn from(error: ScopeError) -> Self {
