@@ -2,6 +2,7 @@
 
 mod invariants;
 mod outcome;
+#[cfg(feature = "explore")]
 mod planted;
 mod random;
 mod spec;
@@ -10,6 +11,7 @@ mod violation;
 
 pub use invariants::{Breach, Invariant, check};
 pub use outcome::check_outcome;
+#[cfg(feature = "explore")]
 pub use planted::Planted;
 pub use random::{RandomEvents, any_event, choices};
 pub use spec::{Spec, State};

@@ -1,6 +1,6 @@
 //! Moving a state between its two homes: the four verbs, and what the rest of the protocol builds on them.
 
-use super::{Before, Defect, Fpstate, Load, PkruMode, Policy, PreemptOff, Save, pkru};
+use super::{Before, Defect, Fpstate, Load, PkruMode, PreemptOff, Save, pkru};
 use crate::{
     Component, Pkru, Value,
     registers::{Image, RegisterFile, Unsupported},
@@ -194,13 +194,12 @@ pub fn read<R: RegisterFile>(
 ///
 /// # Errors
 /// As [`copy_to_memory`].
-pub fn write_image<R: RegisterFile, P: Policy>(
+pub fn write_image<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
-    policy: &P,
     task: &mut Fpstate<R::Image>,
     image: &R::Image,
 ) -> Result<Save, Before> {
-    let save = write_to_image(cpu, policy, task)?;
+    let save = write_to_image(cpu, task)?;
     task.image.clone_from(image);
     task.given_up = false;
     Ok(save)
@@ -212,14 +211,13 @@ pub fn write_image<R: RegisterFile, P: Policy>(
 ///
 /// # Errors
 /// As [`copy_to_memory`].
-pub fn write<R: RegisterFile, P: Policy>(
+pub fn write<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
-    policy: &P,
     task: &mut Fpstate<R::Image>,
     component: Component,
     value: Value,
 ) -> Result<(Save, Result<(), Unsupported>), Before> {
-    let save = write_to_image(cpu, policy, task)?;
+    let save = write_to_image(cpu, task)?;
     let written = task.image.set(component, value);
     if written.is_ok() {
         // The component is specified now, so that the image is loaded as a whole.
@@ -229,13 +227,12 @@ pub fn write<R: RegisterFile, P: Policy>(
 }
 
 /// [`move_to_memory`], for what is about to be written from outside.
-fn write_to_image<R: RegisterFile, P: Policy>(
+fn write_to_image<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
-    policy: &P,
     task: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
     let save = copy_to_memory(cpu, task)?;
-    if policy.defect() != Some(Defect::WriteKeepsLastCpu) {
+    if !cpu.has(Defect::WriteKeepsLastCpu) {
         task.invalidate();
     }
     Ok(save)

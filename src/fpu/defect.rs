@@ -2,10 +2,15 @@
 
 /// An error in the mechanism that can be switched on, so that a checker can show that it would find it.
 ///
-/// A policy asks for one with [`Policy::defect`](super::Policy::defect), which is the constant `None` for
-/// every policy that is not a [`Planted`](crate::check::Planted): the tests of it are compiled away.
+/// A [`Planted`](crate::check::Planted) policy asks for one, and the slot of each CPU keeps it
+/// ([`OwnerSlot::with_defect`](super::OwnerSlot::with_defect)). Exists with the feature `explore` only; without it, the
+/// comparisons are with a constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(
+    not(feature = "explore"),
+    allow(unreachable_pub, dead_code, reason = "part of the interface with the feature only")
+)]
 pub enum Defect {
     /// A kernel FPU section does not clear the owner of the registers that it clobbers.
     KernelFpuKeepsOwner,

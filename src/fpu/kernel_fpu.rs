@@ -66,7 +66,7 @@ pub fn kernel_fpu_begin<R: RegisterFile, P: Policy>(
             _ => return Err(Before::Evict(owner)),
         },
     };
-    if policy.defect() != Some(Defect::KernelFpuKeepsOwner) {
+    if !cpu.has(Defect::KernelFpuKeepsOwner) {
         cpu.slot.invalidate();
     }
     cpu.slot.kernel_fpu = Some(context);

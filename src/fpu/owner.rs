@@ -1,6 +1,6 @@
 //! The CPU's side: the owner slot, and the section in which it may change.
 
-use super::{Fpstate, PkruMode};
+use super::{Defect, Fpstate, PkruMode};
 use crate::{
     Component, ComponentSet, CpuId, KernelContext, Rfbm, TaskId,
     registers::{Image, RegisterFile},
@@ -23,6 +23,11 @@ pub struct OwnerSlot {
     pub(super) pkru_mode: PkruMode,
     epoch: Epoch,
     stale_use: bool,
+    /// A kernel FPU section was opened inside another.
+    #[cfg(feature = "explore")]
+    pub(super) nested: bool,
+    #[cfg(feature = "explore")]
+    defect: Option<Defect>,
 }
 
 /// Counts the preemption-off sections of a CPU. No part of the machine's state: two machines that differ
@@ -61,7 +66,26 @@ impl OwnerSlot {
             pkru_mode,
             epoch: Epoch(0),
             stale_use: false,
+            #[cfg(feature = "explore")]
+            nested: false,
+            #[cfg(feature = "explore")]
+            defect: None,
         }
+    }
+
+    /// The same under a mechanism with that error.
+    #[cfg(feature = "explore")]
+    #[must_use]
+    pub fn with_defect(self, defect: Option<Defect>) -> Self {
+        Self { defect, ..self }
+    }
+
+    /// Whether the mechanism has that error. Without the feature `explore` it has none, and the question costs nothing.
+    pub(crate) fn has(&self, _defect: Defect) -> bool {
+        #[cfg(feature = "explore")]
+        return self.defect == Some(_defect);
+        #[cfg(not(feature = "explore"))]
+        false
     }
 
     /// The CPU.
@@ -109,6 +133,12 @@ impl OwnerSlot {
         self.stale_use
     }
 
+    /// Whether a kernel FPU section was opened inside the one that is open (invariant I11).
+    #[cfg(feature = "explore")]
+    pub fn is_nested(&self) -> bool {
+        self.nested
+    }
+
     /// The invalidation for whoever clobbers *registers*: no task may claim this CPU any more.
     pub(super) fn invalidate(&mut self) {
         self.owner = None;
@@ -144,6 +174,11 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     /// The CPU.
     pub fn cpu(&self) -> CpuId {
         self.slot.cpu
+    }
+
+    /// Whether the mechanism has that error.
+    pub(super) fn has(&self, defect: Defect) -> bool {
+        self.slot.has(defect)
     }
 
     /// Reads the validity predicate.
