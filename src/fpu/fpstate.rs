@@ -44,6 +44,9 @@ pub struct Fpstate<I> {
     /// The dynamic component that user code came to, and that there is no room for yet.
     pub(super) wants: Option<Component>,
     pub(super) guest: Option<Guest<I>>,
+    /// What an attempt to save to a signal frame, which faulted, has found in the owner slot: its own name.
+    #[cfg(feature = "explore")]
+    pub(super) kept_owner: bool,
 }
 
 impl<I: Image> Fpstate<I> {
@@ -68,6 +71,8 @@ impl<I: Image> Fpstate<I> {
             permitted: ComponentSet::EMPTY,
             wants: None,
             guest: None,
+            #[cfg(feature = "explore")]
+            kept_owner: false,
         }
     }
 
@@ -184,7 +189,7 @@ impl<I: Image> Fpstate<I> {
     /// Inside a protocol function use [`PreemptOff::validity`](super::PreemptOff::validity), whose result
     /// cannot outlive the section.
     pub fn is_valid_on(&self, slot: &OwnerSlot) -> bool {
-        slot.owner() == Some(self.id) && self.last_cpu == Some(slot.cpu())
+        slot.names(self.id) && self.last_cpu == Some(slot.cpu())
     }
 
     /// The invalidation for whoever changes the *image*: no CPU may claim this state any more.
@@ -195,7 +200,8 @@ impl<I: Image> Fpstate<I> {
         self.last_cpu = None;
     }
 
-    /// The image becomes the initial configuration and the truth, without room for dynamic components.
+    /// The image becomes the initial configuration and the truth, without room for dynamic components. The caller ends
+    /// the claims.
     pub(super) fn reset_image<R: RegisterFile<Image = I>>(&mut self, regs: &R) {
         if self.image.room() & regs.dynamic() == ComponentSet::EMPTY {
             self.image.reset();
@@ -206,6 +212,5 @@ impl<I: Image> Fpstate<I> {
         self.need_fpu_load = true;
         self.uses = 0;
         self.given_up = false;
-        self.invalidate();
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Defect, Fpstate, PkruMode};
 use crate::{
-    Component, ComponentSet, CpuId, KernelContext, Rfbm, TaskId,
-    registers::{Image, RegisterFile},
+    Component, ComponentSet, CpuId, KernelContext, Rfbm, TaskId, Value,
+    registers::{Image, Program, RegisterFile},
 };
 use core::hash::{Hash, Hasher};
 
@@ -98,6 +98,12 @@ impl OwnerSlot {
         self.owner
     }
 
+    /// Whether the owner is `task`.
+    pub(super) fn names(&self, task: TaskId) -> bool {
+        let by_slot = self.has(Defect::DeadOwnerMatches) || self.has(Defect::ChildInheritsLastCpu);
+        self.owner.is_some_and(|owner| owner == task || by_slot && owner.slot() == task.slot())
+    }
+
     /// Whether the owner's newest state is only in these registers.
     pub fn holds_only_copy(&self) -> bool {
         self.only_copy
@@ -186,6 +192,12 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
         Validity { cpu: self.slot.cpu, epoch: self.slot.epoch.0, valid: task.is_valid_on(self.slot) }
     }
 
+    /// A validity as an earlier section found it.
+    #[cfg(feature = "explore")]
+    pub(super) fn earlier(&self, valid: bool) -> Validity {
+        Validity { cpu: self.slot.cpu, epoch: self.slot.epoch.0.wrapping_sub(1), valid }
+    }
+
     /// Uses a validity. One that was read in another section is taken at its word, as a kernel would that
     /// kept it in a variable, and the slot remembers it: [`OwnerSlot::saw_stale_use`].
     pub fn trust(&mut self, validity: Validity) -> bool {
@@ -195,15 +207,38 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
         validity.valid
     }
 
-    /// The components of a task that are restored: all, unless the task gave some up.
-    pub(super) fn restored(&self, task: &Fpstate<R::Image>) -> Rfbm {
-        let all = self.rfbm();
-        if task.given_up { Rfbm::new(all.of(super::CALL_KEEPS.with(Component::PKRU))) } else { all }
+    /// The components of a task that are moved: all, unless the task gave some up.
+    fn moved(&self, task: &Fpstate<R::Image>) -> ComponentSet {
+        let all = self.rfbm().of(self.regs.enabled());
+        match task.given_up {
+            false => all,
+            true if self.has(Defect::CallKeepsNothing) => all & ComponentSet::EMPTY.with(Component::PKRU),
+            true => all & super::CALL_KEEPS.with(Component::PKRU),
+        }
     }
 
-    /// The components of a task that are saved to its image: those restored that it has room for (invariant I10).
+    /// The components of a task that are restored.
+    pub(super) fn restored(&self, task: &Fpstate<R::Image>) -> Rfbm {
+        let moved = self.moved(task);
+        if self.has(Defect::RestoreWhatWasInUse) {
+            let was_in_use = |component: &Component| task.image.get(*component) != Value::INITIAL;
+            return Rfbm::new(moved.iter().filter(was_in_use).fold(ComponentSet::EMPTY, ComponentSet::with));
+        }
+        Rfbm::new(moved)
+    }
+
+    /// The components of a task that are saved to its image: those that it has room for (invariant I10).
     pub(super) fn saved(&self, task: &Fpstate<R::Image>) -> Rfbm {
-        Rfbm::new(self.restored(task).of(task.image.room()))
+        let saved = self.moved(task) & task.image.room();
+        Rfbm::new(if self.has(Defect::SaveLegacyOnly) { saved & ComponentSet::LEGACY } else { saved })
+    }
+
+    /// Saves the registers, which keep their content, to an image of the task, or of its child.
+    pub(super) fn save_to(&mut self, saved: Rfbm, image: &mut R::Image) {
+        self.regs.save(saved, image);
+        if self.has(Defect::SaveClobbers) {
+            self.regs.run(Program::Fill(Component::SSE, Value::KERNEL));
+        }
     }
 
     /// The components that the protocol saves and restores: all that are enabled, but for PKRU where it is switched
