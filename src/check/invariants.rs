@@ -47,6 +47,8 @@ pub enum Invariant {
     I12,
     /// A dead task is named by no slot that could still match.
     I13,
+    /// Behind a fault-in that lets an access be tried again, the frame is present: retries end.
+    I14,
 }
 
 impl fmt::Display for Invariant {
@@ -284,6 +286,10 @@ fn check_cpu<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, i
             format!("{open:?} uses the FPU of {id}, which claims {:?}", slot.owner())
         })?;
     }
+    #[cfg(feature = "explore")]
+    holds(Invariant::I11, !slot.is_nested(), || {
+        format!("a section on {id} was opened inside another, now {:?}", slot.kernel_fpu())
+    })?;
     // Who runs user code where is the program's business, too: not only the machine's word counts.
     let (is, ought) = (cpu.current(), spec.current(id));
     let current = if let Current::Task(task) = is { Some(task) } else { None };

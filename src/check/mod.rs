@@ -1,5 +1,9 @@
 //! Is the machine right? An independent reference model, and the invariants.
 
+#[cfg(feature = "explore")]
+pub mod corpus;
+#[cfg(feature = "explore")]
+mod group;
 mod invariants;
 mod outcome;
 #[cfg(feature = "explore")]
@@ -9,6 +13,8 @@ mod spec;
 mod steps;
 mod violation;
 
+#[cfg(feature = "explore")]
+pub use group::Group;
 pub use invariants::{Breach, Invariant, check};
 pub use outcome::check_outcome;
 #[cfg(feature = "explore")]

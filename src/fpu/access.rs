@@ -93,7 +93,8 @@ pub(super) fn load_always<R: RegisterFile>(
 
 /// Whether the task has a state to switch (invariant I6).
 pub(super) fn has_state<R: RegisterFile>(cpu: &PreemptOff<'_, R>, task: &Fpstate<R::Image>) -> bool {
-    task.is_user() || task.kind() == TaskKind::KernelThread && cpu.has(Defect::KernelThreadIsUser)
+    let borrows_memory = || task.kind() == TaskKind::KernelThread && cpu.slot.owner.is_some();
+    task.is_user() || cpu.has(Defect::KernelThreadIsUser) && borrows_memory()
 }
 
 /// Loads the image, whatever the registers hold, unless they are the only copy of the task's state.

@@ -45,8 +45,8 @@ pub enum Defect {
     /// Room for a dynamic component does not end the claim of another CPU (arm64 Linux, SVE, 751ecf6afd65, 2024,
     /// CVE-2024-50275). That CPU still has the old IA32_XFD.
     GrowKeepsClaim,
-    /// `exit` releases nothing (Genode, a task destroyed while the FPU was its). A CPU holds the only copy of a dead task.
-    ExitReleasesNothing,
+    /// `exit` ends no claim (Genode, a task destroyed while the FPU was its). A CPU claims a dead task.
+    ExitKeepsClaim,
 
     // Loads and saves that are left out, or done though they must not be.
     /// The swap to a guest and back saves registers without a look at need_fpu_load (Linux KVM, e751732486eb, 2019). It
@@ -85,7 +85,7 @@ pub enum Defect {
     UsableInSection,
     /// Kernel code may use the FPU of a CPU that is not online yet (Linux, 2297554f01df, 2025).
     UsableOffline,
-    /// A kernel thread counts as a user task (Linux, 12f7764ac612, 2021: it had borrowed the memory of one).
+    /// A kernel thread that borrows the memory of the task before it counts as a user task (Linux, 12f7764ac612, 2021).
     KernelThreadIsUser,
 
     // Images that nobody looked at.

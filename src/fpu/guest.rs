@@ -86,9 +86,9 @@ pub fn guest_put<R: RegisterFile>(
     task: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
     let save = to_memory(cpu, task)?;
-    if cpu.has(Defect::PutWithoutLoad) && !task.has_guest_loaded() {
-        let guest = Guest { step: GuestStep::Loaded, ..Guest::new(cpu.regs.new_image()) };
-        task.guest.get_or_insert(guest).step = GuestStep::Loaded;
+    if cpu.has(Defect::PutWithoutLoad) {
+        let new = Guest::new(cpu.regs.new_image());
+        task.guest.get_or_insert(new).step = GuestStep::Loaded;
     }
     swap(task, GuestStep::Out);
     Ok(save)

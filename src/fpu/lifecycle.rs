@@ -103,13 +103,13 @@ pub fn exit<R: RegisterFile, P: Policy>(
 ) -> Result<(), Before> {
     access::on_this_cpu(cpu, task)?;
     let _ = policy.release(Release::Exit, switch::facts(cpu, task));
-    if !cpu.has(Defect::ExitReleasesNothing) {
-        discard(cpu, task);
+    discard(cpu, task);
+    if !cpu.has(Defect::ExitKeepsClaim) {
         task.invalidate();
-        let keeps_owner = cpu.has(Defect::ExitKeepsOwner) || cpu.has(Defect::DeadOwnerMatches);
-        if cpu.slot.owner == Some(task.id()) && !keeps_owner {
-            cpu.slot.invalidate();
-        }
+    }
+    let keeps_owner = [Defect::ExitKeepsClaim, Defect::ExitKeepsOwner, Defect::DeadOwnerMatches];
+    if cpu.slot.owner == Some(task.id()) && !keeps_owner.iter().any(|defect| cpu.has(*defect)) {
+        cpu.slot.invalidate();
     }
     task.kind = TaskKind::Exited;
     Ok(())
