@@ -5,12 +5,15 @@ mod support;
 use fpuswitch::{
     ComponentSet, EventFile,
     check::{
-        Group, Invariant, Planted, Steps,
+        Group, Invariant, Planted, RandomEvents, Steps, Violation,
         corpus::{Bug, Defective, OUT_OF_SCOPE, Tier, bugs},
     },
-    fpu::{Defect, PkruMode, Policy},
+    fpu::{
+        Defect, PkruMode, Policy,
+        policy::{Builtin, TrapRestore},
+    },
     machine::Machine,
-    registers::RegisterFile,
+    registers::{AbstractRegs, RegisterFile},
 };
 use std::collections::BTreeSet;
 use support::register_files::on_every_register_file;
@@ -108,6 +111,31 @@ fn hardware_shows_the_bugs_of_the_corpus() {
     }
     #[cfg(not(feature = "host"))]
     println!("HARDWARE corpus-on-host: SKIPPED: built without the feature host");
+}
+
+/// The preload of 2008 takes six slices with a use, and a machine that counts to one shows it behind the first.
+#[test]
+fn a_small_count_shows_the_preload_soon() {
+    let planted = Planted { policy: TrapRestore::behind(0), defect: Defect::PreloadInitialises };
+    let events = "spawn T0; in c0 T0; return c0 T0; first-use c0; user-write c0 AVX 2; entry c0 interrupt
+        signal-deliver c0; out c0; in c0 T0";
+    let machine = Machine::<AbstractRegs, _>::new(planted, 1);
+    let found = Violation::behind(machine, &support::events(events)).expect("a violation");
+    assert_eq!((found.breach().invariant, found.events().len()), (Invariant::I2, 9));
+}
+
+/// What is no error is not found by other lists either.
+#[test]
+fn what_is_harmless_breaks_nothing() {
+    for bug in bugs().iter().filter(|bug| bug.harmless) {
+        for policy in Builtin::ALL {
+            for seed in 0..20 {
+                let planted = Planted { policy, defect: bug.defect };
+                let checked = RandomEvents::seeded(seed, 120).check(&AbstractRegs::default(), planted);
+                assert!(checked.is_ok(), "{}: {}", bug.id, checked.map(drop).unwrap_err());
+            }
+        }
+    }
 }
 
 #[test]

@@ -70,6 +70,19 @@ fn a_policy_that_traps_runs_user_code_without_its_registers() {
     });
 }
 
+/// The same count, from another number on.
+#[test]
+fn the_count_behind_which_the_state_is_loaded_can_be_chosen() {
+    assert_eq!(TrapRestore::default(), TrapRestore::behind(TrapRestore::SLICES));
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, TrapRestore::behind(1), 1);
+        checked.run("spawn T0; in c0 T0; return c0 T0; first-use c0; entry c0 interrupt; out c0");
+        tell(&mut checked, Some(0), "in c0 T0 | trap armed");
+        checked.run("return c0 T0; first-use c0; entry c0 interrupt; out c0");
+        tell(&mut checked, Some(0), "in c0 T0 | restore skipped");
+    });
+}
+
 /// The use counter of Linux before 4.6 (`fpu_counter > 5`).
 #[test]
 fn after_more_than_five_slices_with_a_use_the_state_is_loaded_at_switch_in() {

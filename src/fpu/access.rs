@@ -260,7 +260,7 @@ fn write_to_image<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
-    if cpu.has(Defect::WriteWithoutSave) {
+    if !task.need_fpu_load && cpu.has(Defect::WriteWithoutSave) {
         pkru::in_kernel(task)?;
         return Ok(Save::AlreadyInMemory);
     }

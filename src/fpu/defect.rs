@@ -133,7 +133,7 @@ pub enum Defect {
     /// A CPU that comes online believes what its slot remembers of IA32_XFD (Linux, 10e4b5166df9, CVE-2024-35801).
     OnlineKeepsXfd,
     /// A guest's own IA32_XFD counts at its next load, though its image was saved before with a component that it disables
-    /// (Linux KVM, b45f72177594, 2026). The restore faults.
+    /// (Linux KVM, b45f72177594, 2026). The restore faults, if the component is in use.
     GuestXfdCrossesSave,
     /// User code may use a dynamic component before the image has room for it (arm64 Linux, d2907cbe9ea0, 2026: the mode
     /// changed before the size).

@@ -170,7 +170,7 @@ pub(super) const BUGS: &[Bug] = bugs! {
 
     "guest-xfd-crosses-save" "32b" 2026 "Linux KVM" "b45f72177594"
     "a guest's XFD disables what its image was saved with before"
-    I2 OwnerSlot GuestXfdCrossesSave [Guest Dynamic] Explorer;
+    I8 OwnerSlot GuestXfdCrossesSave [Guest Dynamic] Explorer;
 
     "restore-what-was-in-use" "33" 0 "Caladan" "runtime/preempt.c"
     "a restore leaves out what was initial at the save"
