@@ -30,7 +30,7 @@ fn armed<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> [bool; 3] {
 #[test]
 fn a_policy_that_traps_runs_user_code_without_its_registers() {
     on_every_register_file!(|regs| {
-        let mut checked = Checked::on(regs, TrapRestore, 1);
+        let mut checked = Checked::on(regs, TrapRestore::default(), 1);
         tell(
             &mut checked,
             Some(0),
@@ -70,11 +70,24 @@ fn a_policy_that_traps_runs_user_code_without_its_registers() {
     });
 }
 
+/// The same count, from another number on.
+#[test]
+fn the_count_behind_which_the_state_is_loaded_can_be_chosen() {
+    assert_eq!(TrapRestore::default(), TrapRestore::behind(TrapRestore::SLICES));
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, TrapRestore::behind(1), 1);
+        checked.run("spawn T0; in c0 T0; return c0 T0; first-use c0; entry c0 interrupt; out c0");
+        tell(&mut checked, Some(0), "in c0 T0 | trap armed");
+        checked.run("return c0 T0; first-use c0; entry c0 interrupt; out c0");
+        tell(&mut checked, Some(0), "in c0 T0 | restore skipped");
+    });
+}
+
 /// The use counter of Linux before 4.6 (`fpu_counter > 5`).
 #[test]
 fn after_more_than_five_slices_with_a_use_the_state_is_loaded_at_switch_in() {
     on_every_register_file!(|regs| {
-        let mut checked = Checked::on(regs, TrapRestore, 1);
+        let mut checked = Checked::on(regs, TrapRestore::default(), 1);
         let uses = |checked: &Checked<TrapRestore, _>| checked.machine.task(T0).expect("T0").fpstate().uses();
         checked.run("spawn T0; spawn T1");
         for slice in 1..=6 {
@@ -122,7 +135,7 @@ fn after_more_than_five_slices_with_a_use_the_state_is_loaded_at_switch_in() {
 /// A count that stopped at its highest value would never let a task have another look at whether it still uses the FPU.
 #[test]
 fn the_use_counter_wraps_and_a_new_program_starts_at_zero() {
-    let mut checked = Checked::new(TrapRestore, 1);
+    let mut checked = Checked::new(TrapRestore::default(), 1);
     let slice = "in c0 T0; return c0 T0; user-write c0 AVX 7; entry c0 interrupt; out c0; idle c0";
     checked.run("spawn T0");
     for _ in 0..256 {
@@ -203,7 +216,7 @@ fn full_lazy_arms_the_trap_exactly_where_the_registers_are_not_the_tasks() {
 #[test]
 fn a_cpu_that_loses_power_forgets_the_trap() {
     on_every_register_file!(|regs| for loses in ["power-loss c0", "offline c0; online c0"] {
-        let mut checked = Checked::on(regs, TrapRestore, 1);
+        let mut checked = Checked::on(regs, TrapRestore::default(), 1);
         checked.run("spawn T0; in c0 T0; out c0; idle c0");
         assert!(checked.machine.cpus()[0].slot().trap_armed());
         checked.run(loses);

@@ -90,6 +90,7 @@ fn every_invariant_has_a_row_that_names_tests_that_there_are() {
         Invariant::I11,
         Invariant::I12,
         Invariant::I13,
+        Invariant::I14,
     ];
     assert_eq!(names, all.map(|invariant| invariant.to_string()));
     for row in rows {

@@ -1,19 +1,20 @@
-//! Groups of operations.
+//! Kinds of events.
 
+use crate::{Event, FrameChange};
 use core::{fmt, str::FromStr};
 
-/// What an exploration has beside the core: entry, switch, return, kernel FPU, fork, exec, exit, remote read and write.
+/// Events that belong together and that an exploration, or a story, can do without. What is in no group always happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
-    /// PKRU written by user code, kernel and debugger, kernel access to user memory, user workers.
+    /// What writes and reads PKRU, and what it guards.
     Pkru,
-    /// Signal delivery and return, step by step, with frames that change.
+    /// Signal delivery and return, and frames.
     Signals,
-    /// A vCPU that is loaded, entered, left and put.
+    /// A task's vCPU.
     Guest,
-    /// Dynamic components: permission, first use, growth.
+    /// Dynamic components.
     Dynamic,
-    /// CPUs that go, come or lose power.
+    /// CPUs that come, go or lose power.
     Power,
 }
 
@@ -29,6 +30,32 @@ impl Group {
             Self::Guest => "guest",
             Self::Dynamic => "dynamic",
             Self::Power => "power",
+        }
+    }
+
+    /// The groups that an event belongs to: it can happen where all of them are wanted.
+    pub fn of(event: Event) -> &'static [Self] {
+        match event {
+            Event::UserPkru(..)
+            | Event::KernelPkru(..)
+            | Event::ReadPkru(_)
+            | Event::WritePkru(..)
+            | Event::UserMemory(..) => &[Self::Pkru],
+            Event::Frame(_, FrameChange::Pkru(_)) => &[Self::Pkru, Self::Signals],
+            Event::SignalDeliver(_)
+            | Event::SignalSave(_)
+            | Event::SignalFaultIn(_)
+            | Event::SignalEnter(_)
+            | Event::SigReturn(_)
+            | Event::SigReturnLoad(_)
+            | Event::SigReturnCopy(_)
+            | Event::Frame(..) => &[Self::Signals],
+            Event::GuestLoad(_) | Event::GuestPut(_) | Event::GuestEnter(_) | Event::GuestExit(_) => {
+                &[Self::Guest]
+            }
+            Event::Permit(..) | Event::DynamicUse(..) | Event::DynamicGrow(_) => &[Self::Dynamic],
+            Event::Offline(_) | Event::Online(_) | Event::PowerLoss(_) => &[Self::Power],
+            _ => &[],
         }
     }
 }

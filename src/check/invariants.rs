@@ -47,11 +47,13 @@ pub enum Invariant {
     I12,
     /// A dead task is named by no slot that could still match.
     I13,
+    /// Behind a fault-in that lets an access be tried again, the frame is present: retries end.
+    I14,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::I1,
         Self::I2,
         Self::I3,
@@ -65,6 +67,7 @@ impl Invariant {
         Self::I11,
         Self::I12,
         Self::I13,
+        Self::I14,
     ];
 }
 
@@ -303,6 +306,10 @@ fn check_cpu<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, i
             format!("{open:?} uses the FPU of {id}, which claims {:?}", slot.owner())
         })?;
     }
+    #[cfg(feature = "explore")]
+    holds(Invariant::I11, !slot.is_nested(), || {
+        format!("a section on {id} was opened inside another, now {:?}", slot.kernel_fpu())
+    })?;
     // Who runs user code where is the program's business, too: not only the machine's word counts.
     let (is, ought) = (cpu.current(), spec.current(id));
     let current = if let Current::Task(task) = is { Some(task) } else { None };

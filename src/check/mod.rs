@@ -1,11 +1,15 @@
 //! Is the machine right? An independent reference model, and the invariants.
 
 #[cfg(feature = "explore")]
+pub mod corpus;
+#[cfg(feature = "explore")]
 mod explore;
+#[cfg(feature = "explore")]
 mod group;
 mod invariants;
 mod minimise;
 mod outcome;
+#[cfg(feature = "explore")]
 mod planted;
 mod random;
 mod seen;
@@ -22,6 +26,7 @@ pub use group::{Group, UnknownGroup};
 pub use invariants::{Breach, Invariant, check};
 pub use minimise::minimise;
 pub use outcome::check_outcome;
+#[cfg(feature = "explore")]
 pub use planted::Planted;
 pub use random::{RandomEvents, any_event, choices};
 pub use seen::check_seen;

@@ -5,18 +5,18 @@ use super::{
     invariants::{Checked, Shown, fits, holds},
 };
 use crate::{
-    CpuId, Event, PageAccess, TaskId,
-    fpu::{Policy, UserAccess, policy::InKernel},
-    machine::{Current, Machine, Outcome},
+    CpuId, Event, PageAccess, Rfbm, TaskId,
+    fpu::{Policy, SignalStep, UserAccess, policy::InKernel},
+    machine::{Current, Machine, Outcome, Task},
     registers::RegisterFile,
 };
 use alloc::format;
 
-/// Checks what an event did: a read gives what the program of the task must see, and behind an entry the state is
-/// where the policy promises it.
+/// Checks what an event did: a read gives what the program of the task must see, behind an entry the state is where the
+/// policy promises it, and behind a fault-in the frame is there.
 ///
 /// # Errors
-/// I4 or I3, when it does not.
+/// I4, I3, I7 or I14, when it does not.
 pub fn check_outcome<R: RegisterFile, P: Policy>(
     machine: &Machine<R, P>,
     spec: &Spec,
@@ -29,6 +29,7 @@ pub fn check_outcome<R: RegisterFile, P: Policy>(
         return check_entry(machine, cpu);
     }
     match event {
+        Event::SignalFaultIn(cpu) => return check_fault_in(machine, cpu),
         Event::UserMemory(cpu, task, access) => return check_user_memory(spec, cpu, task, access, outcome),
         Event::ReadPkru(task) => {
             let ought = spec.pkru(task);
@@ -65,6 +66,19 @@ fn check_user_memory(
         let word = |access| if access == UserAccess::Allowed { "allowed" } else { "denied" };
         let is = outcome.user_memory.map_or("not tried", word);
         format!("{cpu} accesses {task} ({access}), which is {is}, expected {}", word(ought))
+    })
+}
+
+/// Directly behind a fault-in nothing has taken a page away again: an access that is to be tried again does not fault.
+fn check_fault_in<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, id: CpuId) -> Checked {
+    let Some(cpu) = machine.cpu(id) else { return Ok(()) };
+    let Current::Task(task) = cpu.current() else { return Ok(()) };
+    let tried_again =
+        |task: &&Task<R>| matches!(task.fpstate().signal(), SignalStep::Save | SignalStep::Load);
+    let frame = machine.task(task).filter(tried_again).and_then(|task| task.frames().last());
+    let present = frame.is_none_or(|frame| cpu.regs().save_user(Rfbm::ALL, &mut frame.clone()).is_ok());
+    holds(Invariant::I14, present, || {
+        format!("the frame of {task} was faulted in on {id}, and is not present")
     })
 }
 

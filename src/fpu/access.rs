@@ -1,6 +1,6 @@
 //! Moving a state between its two homes: the four verbs, and what the rest of the protocol builds on them.
 
-use super::{Before, Defect, Fpstate, Load, PkruMode, Policy, PreemptOff, Save, pkru};
+use super::{Before, Defect, Fpstate, Load, PkruMode, PreemptOff, Save, TaskKind, pkru};
 use crate::{
     Component, Pkru, Value,
     registers::{Image, RegisterFile, Unsupported},
@@ -15,7 +15,7 @@ pub fn copy_to_memory<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
-    if !task.is_user() {
+    if !has_state(cpu, task) {
         return Ok(Save::NotUser);
     }
     // User code on another CPU cannot change what is only here: the first-use trap stops it there.
@@ -30,9 +30,12 @@ pub fn copy_to_memory<R: RegisterFile>(
         return Ok(Save::AlreadyInMemory);
     }
     on_this_cpu(cpu, task)?;
-    cpu.regs.save(cpu.saved(task), &mut task.image);
+    cpu.save_to(cpu.saved(task), &mut task.image);
     task.need_fpu_load = true;
     cpu.slot.only_copy = false;
+    if cpu.has(Defect::SaveWritesLastCpu) {
+        task.last_cpu = Some(cpu.cpu());
+    }
     Ok(if task.given_up { Save::SavedKept } else { Save::Saved })
 }
 
@@ -59,7 +62,7 @@ pub fn copy_to_cpu<R: RegisterFile>(
     task: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
     let validity = cpu.validity(task);
-    if task.is_user() && cpu.trust(validity) {
+    if has_state(cpu, task) && cpu.trust(validity) {
         return Ok(if task.need_fpu_load { Load::Skipped } else { Load::AlreadyLive });
     }
     load(cpu, task)
@@ -88,9 +91,15 @@ pub(super) fn load_always<R: RegisterFile>(
     Ok(load)
 }
 
+/// Whether the task has a state to switch (invariant I6).
+pub(super) fn has_state<R: RegisterFile>(cpu: &PreemptOff<'_, R>, task: &Fpstate<R::Image>) -> bool {
+    let borrows_memory = || task.kind() == TaskKind::KernelThread && cpu.slot.owner.is_some();
+    task.is_user() || cpu.has(Defect::KernelThreadIsUser) && borrows_memory()
+}
+
 /// Loads the image, whatever the registers hold, unless they are the only copy of the task's state.
 fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) -> Result<Load, Before> {
-    if !task.is_user() {
+    if !has_state(cpu, task) {
         return Ok(Load::NotUser);
     }
     if !task.need_fpu_load {
@@ -99,10 +108,14 @@ fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Imag
     }
     registers_are_free(cpu, task)?;
     cpu.update_xfd(task);
+    if cpu.has(Defect::GuestXfdCrossesSave) && task.has_guest_loaded() {
+        cpu.reset_xfd(cpu.regs.dynamic());
+    }
     let rfbm = cpu.restored(task);
     let load = match cpu.regs.restore(rfbm, &task.image) {
         Ok(()) if task.given_up => Load::RestoredKept,
         Ok(()) => Load::Restored,
+        Err(_) if cpu.has(Defect::WriteNotChecked) || cpu.has(Defect::FrameNotChecked) => Load::Restored,
         // I9 was broken by whoever wrote the image. The registers are unspecified, and the previous
         // owner's claim with them; the task goes on in the initial configuration (Linux:
         // fpu_reset_from_exception_fixup).
@@ -118,6 +131,7 @@ fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Imag
 /// Registers and image take the initial configuration.
 fn initialise<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
     task.reset_image(cpu.regs);
+    task.invalidate();
     cpu.update_xfd(task);
     load_initial(cpu);
     pkru::set_default_in_image(cpu, task);
@@ -125,6 +139,17 @@ fn initialise<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R
         // It is a part of what was loaded.
         cpu.regs.set_pkru(Pkru::DEFAULT);
     }
+}
+
+/// Loads a state that the task has not used yet.
+pub(super) fn load_unused<R: RegisterFile>(
+    cpu: &mut PreemptOff<'_, R>,
+    task: &mut Fpstate<R::Image>,
+) -> Load {
+    initialise(cpu, task);
+    claim(cpu, task);
+    registers_are_truth(cpu, task, Load::Initialised);
+    Load::Initialised
 }
 
 /// Loads the initial configuration into the registers.
@@ -194,13 +219,12 @@ pub fn read<R: RegisterFile>(
 ///
 /// # Errors
 /// As [`copy_to_memory`].
-pub fn write_image<R: RegisterFile, P: Policy>(
+pub fn write_image<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
-    policy: &P,
     task: &mut Fpstate<R::Image>,
     image: &R::Image,
 ) -> Result<Save, Before> {
-    let save = write_to_image(cpu, policy, task)?;
+    let save = write_to_image(cpu, task)?;
     task.image.clone_from(image);
     task.given_up = false;
     Ok(save)
@@ -212,30 +236,36 @@ pub fn write_image<R: RegisterFile, P: Policy>(
 ///
 /// # Errors
 /// As [`copy_to_memory`].
-pub fn write<R: RegisterFile, P: Policy>(
+pub fn write<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
-    policy: &P,
     task: &mut Fpstate<R::Image>,
     component: Component,
     value: Value,
 ) -> Result<(Save, Result<(), Unsupported>), Before> {
-    let save = write_to_image(cpu, policy, task)?;
+    let save = write_to_image(cpu, task)?;
     let written = task.image.set(component, value);
     if written.is_ok() {
         // The component is specified now, so that the image is loaded as a whole.
         task.given_up = false;
     }
+    #[cfg(feature = "explore")]
+    if cpu.has(Defect::WriteNotChecked) {
+        task.image.spoil();
+    }
     Ok((save, written))
 }
 
 /// [`move_to_memory`], for what is about to be written from outside.
-fn write_to_image<R: RegisterFile, P: Policy>(
+fn write_to_image<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
-    policy: &P,
     task: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
+    if !task.need_fpu_load && cpu.has(Defect::WriteWithoutSave) {
+        pkru::in_kernel(task)?;
+        return Ok(Save::AlreadyInMemory);
+    }
     let save = copy_to_memory(cpu, task)?;
-    if policy.defect() != Some(Defect::WriteKeepsLastCpu) {
+    if !cpu.has(Defect::WriteKeepsLastCpu) {
         task.invalidate();
     }
     Ok(save)

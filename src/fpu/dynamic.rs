@@ -6,7 +6,7 @@
 //! A guest's instructions count as the program's here, under the program's permission. KVM has one of its own
 //! (ARCH_REQ_XCOMP_GUEST_PERM), makes room when the guest writes XCR0 or IA32_XFD, and leaves its #NM to the guest.
 
-use super::{Before, EntryKind, Fpstate, Policy, PreemptOff, Save, switch};
+use super::{Before, Defect, EntryKind, Fpstate, Policy, PreemptOff, Save, switch};
 use crate::{
     Component,
     registers::{Image, RegisterFile},
@@ -51,6 +51,9 @@ pub fn dynamic_use<R: RegisterFile, P: Policy>(
     let save = switch::entry(cpu, policy, task, EntryKind::Exception)?;
     if task.permitted.contains(component) {
         task.wants = Some(component);
+        if cpu.has(Defect::XfdBeforeRoom) {
+            cpu.reset_xfd(crate::ComponentSet::EMPTY);
+        }
         Ok((save, DynamicUse::Asked))
     } else {
         Ok((save, DynamicUse::NotPermitted))
@@ -79,7 +82,7 @@ pub fn dynamic_grow<R: RegisterFile>(
     let validity = cpu.validity(task);
     if cpu.trust(validity) {
         cpu.update_xfd(task);
-    } else {
+    } else if !cpu.has(Defect::GrowKeepsClaim) {
         task.invalidate();
     }
     Ok(DynamicUse::Grown)

@@ -44,6 +44,9 @@ pub struct Fpstate<I> {
     /// The dynamic component that user code came to, and that there is no room for yet.
     pub(super) wants: Option<Component>,
     pub(super) guest: Option<Guest<I>>,
+    /// What an attempt to save to a signal frame, which faulted, has found in the owner slot: its own name.
+    #[cfg(feature = "explore")]
+    pub(super) kept_owner: bool,
 }
 
 impl<I: Image> Fpstate<I> {
@@ -68,6 +71,8 @@ impl<I: Image> Fpstate<I> {
             permitted: ComponentSet::EMPTY,
             wants: None,
             guest: None,
+            #[cfg(feature = "explore")]
+            kept_owner: false,
         }
     }
 
@@ -184,7 +189,7 @@ impl<I: Image> Fpstate<I> {
     /// Inside a protocol function use [`PreemptOff::validity`](super::PreemptOff::validity), whose result
     /// cannot outlive the section.
     pub fn is_valid_on(&self, slot: &OwnerSlot) -> bool {
-        slot.owner() == Some(self.id) && self.last_cpu == Some(slot.cpu())
+        slot.names(self.id) && self.last_cpu == Some(slot.cpu())
     }
 
     /// The invalidation for whoever changes the *image*: no CPU may claim this state any more.
@@ -235,6 +240,7 @@ impl<I: Image> Fpstate<I> {
             permitted,
             wants,
             guest,
+            kept_owner,
         } = self;
         let mut named = Some(*id);
         walk.task(&mut named);
@@ -242,7 +248,7 @@ impl<I: Image> Fpstate<I> {
         walk.choice(kind, &[User, KernelThread, UserWorker, Exited]);
         of_image(image, walk);
         walk.cpu(last_cpu);
-        walk.flags([need_fpu_load, fpu_free, given_up]);
+        walk.flags([need_fpu_load, fpu_free, given_up, kept_owner]);
         walk.pkru(pkru);
         walk.cpu(user_on);
         walk.choice(signal, &SignalStep::ALL);
@@ -256,7 +262,8 @@ impl<I: Image> Fpstate<I> {
         }
     }
 
-    /// The image becomes the initial configuration and the truth, without room for dynamic components.
+    /// The image becomes the initial configuration and the truth, without room for dynamic components. The caller ends
+    /// the claims.
     pub(super) fn reset_image<R: RegisterFile<Image = I>>(&mut self, regs: &R) {
         if self.image.room() & regs.dynamic() == ComponentSet::EMPTY {
             self.image.reset();
@@ -267,6 +274,5 @@ impl<I: Image> Fpstate<I> {
         self.need_fpu_load = true;
         self.uses = 0;
         self.given_up = false;
-        self.invalidate();
     }
 }

@@ -9,7 +9,7 @@
 //! preempted, and the task moved. Entering the guest is a return to user: it has to look at need_fpu_load, which a softirq
 //! that used the FPU sets without any switch (e751732486eb, 2019, had no look).
 
-use super::{Before, EntryKind, Fpstate, Load, PkruMode, Policy, PreemptOff, Save, access, switch};
+use super::{Before, Defect, EntryKind, Fpstate, Load, PkruMode, Policy, PreemptOff, Save, access, switch};
 use crate::{
     Pkru,
     registers::{Image, RegisterFile},
@@ -84,6 +84,9 @@ pub fn guest_load<R: RegisterFile>(
     let regs = &cpu.regs;
     task.guest.get_or_insert_with(|| Guest::new(regs.new_image()));
     swap(task, GuestStep::Loaded);
+    if cpu.has(Defect::GuestEntryLoadsNothing) {
+        let _ = access::move_to_cpu(cpu, task)?;
+    }
     Ok(save)
 }
 
@@ -99,6 +102,10 @@ pub fn guest_put<R: RegisterFile>(
     task: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
     let save = to_memory(cpu, task)?;
+    if cpu.has(Defect::PutWithoutLoad) {
+        let new = Guest::new(cpu.regs.new_image());
+        task.guest.get_or_insert(new).step = GuestStep::Loaded;
+    }
     swap(task, GuestStep::Out);
     Ok(save)
 }
@@ -109,6 +116,9 @@ fn to_memory<R: RegisterFile>(
     task: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
     access::on_this_cpu(cpu, task)?;
+    if task.need_fpu_load && cpu.has(Defect::GuestSwapSavesAnyway) {
+        cpu.save_to(cpu.saved(task), &mut task.image);
+    }
     access::copy_to_memory(cpu, task)
 }
 
@@ -138,7 +148,12 @@ pub fn guest_enter<R: RegisterFile, P: Policy>(
     policy: &P,
     task: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
-    let load = switch::return_to_user(cpu, policy, task)?;
+    let load = if cpu.has(Defect::GuestEntryLoadsNothing) && task.has_guest_loaded() {
+        task.user_on = Some(cpu.cpu());
+        Load::AlreadyLive
+    } else {
+        switch::return_to_user(cpu, policy, task)?
+    };
     cross(cpu, task, GuestStep::Inside);
     Ok(load)
 }
@@ -167,6 +182,9 @@ pub(super) fn left<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpst
 fn cross<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>, step: GuestStep) {
     let Some(guest) = task.guest.as_mut().filter(|guest| guest.is_loaded()) else { return };
     guest.step = step;
+    if step == GuestStep::Loaded && cpu.has(Defect::GuestPkruStays) {
+        return;
+    }
     if let (PkruMode::Eager, Some(live)) = (cpu.slot.pkru_mode, cpu.regs.pkru()) {
         cpu.regs.set_pkru(guest.pkru);
         guest.pkru = live;

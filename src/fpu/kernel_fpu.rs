@@ -23,8 +23,8 @@ pub enum NotUsable {
 /// Linux: irq_fpu_usable, arch/x86/kernel/fpu/core.c.
 pub fn kernel_fpu_usable(slot: &OwnerSlot, context: KernelContext) -> Result<(), NotUsable> {
     match (slot.kernel_fpu, context) {
-        (Some(open), _) => Err(NotUsable::Section(open)),
-        (None, KernelContext::Task | KernelContext::HardIrq) if slot.softirq => Err(NotUsable::SoftIrq),
+        (Some(open), _) if !slot.has(Defect::UsableInSection) => Err(NotUsable::Section(open)),
+        (_, KernelContext::Task | KernelContext::HardIrq) if slot.softirq => Err(NotUsable::SoftIrq),
         _ => Ok(()),
     }
 }
@@ -53,10 +53,15 @@ pub fn softirq_end(slot: &mut OwnerSlot) {
 pub fn kernel_fpu_begin<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,
-    current: Option<&mut Fpstate<R::Image>>,
+    mut current: Option<&mut Fpstate<R::Image>>,
     context: KernelContext,
 ) -> Result<Save, Before> {
     debug_assert_eq!(kernel_fpu_usable(cpu.slot, context), Ok(()));
+    if let Some(task) = current.as_mut().filter(|task| task.is_user() && task.need_fpu_load)
+        && cpu.has(Defect::KernelFpuSavesAgain)
+    {
+        cpu.save_to(cpu.saved(task), &mut task.image);
+    }
     let save = match (cpu.slot.owner, policy.kernel_fpu_begin()) {
         _ if !cpu.slot.only_copy => Save::AlreadyInMemory,
         (None, _) => Save::AlreadyInMemory,
@@ -66,8 +71,12 @@ pub fn kernel_fpu_begin<R: RegisterFile, P: Policy>(
             _ => return Err(Before::Evict(owner)),
         },
     };
-    if policy.defect() != Some(Defect::KernelFpuKeepsOwner) {
+    if !cpu.has(Defect::KernelFpuKeepsOwner) {
         cpu.slot.invalidate();
+    }
+    #[cfg(feature = "explore")]
+    {
+        cpu.slot.nested |= cpu.slot.kernel_fpu.is_some();
     }
     cpu.slot.kernel_fpu = Some(context);
     Ok(save)
@@ -87,5 +96,9 @@ pub fn kernel_fpu_end<R: RegisterFile, P: Policy>(
         None => Load::NotUser,
     };
     cpu.slot.kernel_fpu = None;
+    #[cfg(feature = "explore")]
+    {
+        cpu.slot.nested = false;
+    }
     Ok(load)
 }

@@ -3,7 +3,7 @@
 //! One release for each, the same for every policy: behind it nothing can claim the old state.
 
 use super::{
-    Before, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SignalStep, TaskKind, access, pkru,
+    Before, Defect, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SignalStep, TaskKind, access, pkru,
     policy::{Facts, Release},
     switch,
 };
@@ -31,6 +31,7 @@ pub fn fork<R: RegisterFile, P: Policy>(
 ) -> Result<Save, Before> {
     access::on_this_cpu(cpu, parent)?;
     child.reset_image(cpu.regs);
+    child.invalidate();
     // The child's image is new: nothing of it can be loaded now, whatever the policy answers.
     let _ = policy.release(Release::Fork, switch::facts(cpu, child));
     if !parent.is_user() {
@@ -38,17 +39,25 @@ pub fn fork<R: RegisterFile, P: Policy>(
         return Ok(Save::NotUser);
     }
     // PKRU is in the register while the parent runs; its copy in memory is stale.
-    child.pkru = cpu.regs.pkru().unwrap_or(parent.pkru);
+    let live = cpu.regs.pkru().filter(|_| !cpu.has(Defect::ForkReadsStalePkru));
+    child.pkru = live.unwrap_or(parent.pkru);
     if !child.is_user() {
         return Ok(Save::NotUser);
     }
     (child.fpu_free, child.given_up) = (parent.fpu_free, parent.given_up);
     child.permitted = parent.permitted;
+    if cpu.has(Defect::DeadOwnerMatches) || cpu.has(Defect::ChildInheritsLastCpu) {
+        child.last_cpu = parent.last_cpu;
+    }
     if parent.need_fpu_load {
         child.image.copy_from(&parent.image);
+        #[cfg(feature = "explore")]
+        if cpu.has(Defect::InitialCopiedAsZero) {
+            child.image.zero_initial();
+        }
         Ok(Save::AlreadyInMemory)
     } else {
-        cpu.regs.save(cpu.saved(child), &mut child.image);
+        cpu.save_to(cpu.saved(child), &mut child.image);
         Ok(if parent.given_up { Save::SavedKept } else { Save::Saved })
     }
 }
@@ -72,6 +81,11 @@ pub fn exec<R: RegisterFile, P: Policy>(
         access::registers_are_free(cpu, task)?;
     }
     discard(cpu, task);
+    if cpu.has(Defect::ExecClearsOwner) {
+        cpu.slot.invalidate();
+    } else if !cpu.has(Defect::ExecKeepsClaim) {
+        task.invalidate();
+    }
     task.fpu_free = false;
     task.permitted = ComponentSet::EMPTY;
     pkru::set_current(cpu, task, Pkru::DEFAULT);
@@ -90,16 +104,24 @@ pub fn exit<R: RegisterFile, P: Policy>(
     access::on_this_cpu(cpu, task)?;
     let _ = policy.release(Release::Exit, switch::facts(cpu, task));
     discard(cpu, task);
-    if cpu.slot.owner == Some(task.id()) {
+    if !cpu.has(Defect::ExitKeepsClaim) {
+        task.invalidate();
+    }
+    let keeps_owner = [Defect::ExitKeepsClaim, Defect::ExitKeepsOwner, Defect::DeadOwnerMatches];
+    if cpu.slot.owner == Some(task.id()) && !keeps_owner.iter().any(|defect| cpu.has(*defect)) {
         cpu.slot.invalidate();
     }
     task.kind = TaskKind::Exited;
     Ok(())
 }
 
-/// The state of the current task is nothing any more; the image is the initial configuration.
+/// The state of the current task is nothing any more; the image is the initial configuration. The caller ends the claims.
 fn discard<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
     task.reset_image(cpu.regs);
+    #[cfg(feature = "explore")]
+    if cpu.has(Defect::ResetIsZero) {
+        task.image.zero_initial();
+    }
     task.signal = SignalStep::Idle;
     task.guest = None;
     if cpu.slot.owner == Some(task.id()) {
@@ -112,12 +134,16 @@ fn discard<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::I
 /// # Errors
 /// [`Before::Evict`] when they hold a task's only copy.
 pub fn invalidate_registers<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) -> Result<(), Before> {
+    hold_no_only_copy(cpu)?;
+    cpu.slot.invalidate();
+    Ok(())
+}
+
+/// Asks for an eviction if the registers hold any task's only copy.
+fn hold_no_only_copy<R: RegisterFile>(cpu: &PreemptOff<'_, R>) -> Result<(), Before> {
     match cpu.slot.owner {
         Some(owner) if cpu.slot.only_copy => Err(Before::Evict(owner)),
-        _ => {
-            cpu.slot.invalidate();
-            Ok(())
-        }
+        _ => Ok(()),
     }
 }
 
@@ -132,6 +158,9 @@ pub fn offline<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) -> Result<(), Befor
 /// The CPU comes back.
 pub fn online<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
     reset(cpu);
+    if !cpu.has(Defect::OnlineKeepsXfd) {
+        cpu.reset_xfd(cpu.regs.dynamic());
+    }
 }
 
 /// The CPU loses power and wakes up; no user task is current on it.
@@ -139,18 +168,20 @@ pub fn online<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
 /// # Errors
 /// [`Before::Evict`] when its registers hold a task's only copy.
 pub fn power_loss<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) -> Result<(), Before> {
-    invalidate_registers(cpu)?;
+    hold_no_only_copy(cpu)?;
     reset(cpu);
+    cpu.reset_xfd(cpu.regs.dynamic());
     Ok(())
 }
 
-/// Registers as after reset, but for PKRU, which are nobody's: the suspend bug of 2012, 644c15418638, kept the owner, and the one of
-/// 2024, 10e4b5166df9, what IA32_XFD was remembered to hold.
+/// Registers as after reset, but for PKRU, which are nobody's: the suspend bug of 2012, 644c15418638, kept the owner. The
+/// caller writes IA32_XFD, which is not what it is remembered to be: the bug of 2024, 10e4b5166df9.
 fn reset<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>) {
     cpu.regs.reset();
     // What a CPU is brought up with (Linux: setup_pku, arch/x86/kernel/cpu/common.c).
     cpu.regs.set_pkru(Pkru::DEFAULT);
-    cpu.reset_xfd(cpu.regs.dynamic());
-    cpu.slot.invalidate();
+    if !cpu.has(Defect::PowerLossKeepsOwner) {
+        cpu.slot.invalidate();
+    }
     cpu.slot.trap_armed = false;
 }

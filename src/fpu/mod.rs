@@ -42,6 +42,9 @@ mod signal;
 mod switch;
 
 pub use access::{copy_to_cpu, copy_to_memory, move_to_cpu, move_to_memory, read, write, write_image};
+#[cfg(not(feature = "explore"))]
+pub(crate) use defect::Defect;
+#[cfg(feature = "explore")]
 pub use defect::Defect;
 pub use dynamic::{DynamicUse, dynamic_grow, dynamic_use, permit};
 pub use fpstate::{Fpstate, TaskKind};

@@ -1,9 +1,9 @@
 //! The CPU's side: the owner slot, and the section in which it may change.
 
-use super::{Fpstate, PkruMode};
+use super::{Defect, Fpstate, PkruMode};
 use crate::{
-    Component, ComponentSet, CpuId, KernelContext, Rfbm, TaskId,
-    registers::{Image, RegisterFile},
+    Component, ComponentSet, CpuId, KernelContext, Rfbm, TaskId, Value,
+    registers::{Image, Program, RegisterFile},
 };
 use core::hash::{Hash, Hasher};
 
@@ -23,6 +23,11 @@ pub struct OwnerSlot {
     pub(super) pkru_mode: PkruMode,
     epoch: Epoch,
     stale_use: bool,
+    /// A kernel FPU section was opened inside another.
+    #[cfg(feature = "explore")]
+    pub(super) nested: bool,
+    #[cfg(feature = "explore")]
+    defect: Option<Defect>,
 }
 
 /// Counts the preemption-off sections of a CPU. No part of the machine's state: two machines that differ
@@ -61,7 +66,26 @@ impl OwnerSlot {
             pkru_mode,
             epoch: Epoch(0),
             stale_use: false,
+            #[cfg(feature = "explore")]
+            nested: false,
+            #[cfg(feature = "explore")]
+            defect: None,
         }
+    }
+
+    /// The same under a mechanism with that error.
+    #[cfg(feature = "explore")]
+    #[must_use]
+    pub fn with_defect(self, defect: Option<Defect>) -> Self {
+        Self { defect, ..self }
+    }
+
+    /// Whether the mechanism has that error. Without the feature `explore` it has none, and the question costs nothing.
+    pub(crate) fn has(&self, _defect: Defect) -> bool {
+        #[cfg(feature = "explore")]
+        return self.defect == Some(_defect);
+        #[cfg(not(feature = "explore"))]
+        false
     }
 
     /// The CPU.
@@ -72,6 +96,12 @@ impl OwnerSlot {
     /// The task whose state the registers last held, if they were not clobbered since.
     pub fn owner(&self) -> Option<TaskId> {
         self.owner
+    }
+
+    /// Whether the owner is `task`.
+    pub(super) fn names(&self, task: TaskId) -> bool {
+        let by_slot = self.has(Defect::DeadOwnerMatches) || self.has(Defect::ChildInheritsLastCpu);
+        self.owner.is_some_and(|owner| owner == task || by_slot && owner.slot() == task.slot())
     }
 
     /// Whether the owner's newest state is only in these registers.
@@ -123,14 +153,22 @@ impl OwnerSlot {
             pkru_mode: _,
             epoch: _,
             stale_use,
+            nested,
+            defect: _,
         } = self;
         walk.task(owner);
         walk.choice(
             kernel_fpu,
             &[None, Some(KernelContext::Task), Some(KernelContext::SoftIrq), Some(KernelContext::HardIrq)],
         );
-        walk.flags([only_copy, softirq, trap_armed, stale_use]);
+        walk.flags([only_copy, softirq, trap_armed, stale_use, nested]);
         walk.xfd(xfd);
+    }
+
+    /// Whether a kernel FPU section was opened inside the one that is open (invariant I11).
+    #[cfg(feature = "explore")]
+    pub fn is_nested(&self) -> bool {
+        self.nested
     }
 
     /// The invalidation for whoever clobbers *registers*: no task may claim this CPU any more.
@@ -170,9 +208,20 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
         self.slot.cpu
     }
 
+    /// Whether the mechanism has that error.
+    pub(super) fn has(&self, defect: Defect) -> bool {
+        self.slot.has(defect)
+    }
+
     /// Reads the validity predicate.
     pub fn validity(&self, task: &Fpstate<R::Image>) -> Validity {
         Validity { cpu: self.slot.cpu, epoch: self.slot.epoch.0, valid: task.is_valid_on(self.slot) }
+    }
+
+    /// A validity as an earlier section found it.
+    #[cfg(feature = "explore")]
+    pub(super) fn earlier(&self, valid: bool) -> Validity {
+        Validity { cpu: self.slot.cpu, epoch: self.slot.epoch.0.wrapping_sub(1), valid }
     }
 
     /// Uses a validity. One that was read in another section is taken at its word, as a kernel would that
@@ -184,15 +233,38 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
         validity.valid
     }
 
-    /// The components of a task that are restored: all, unless the task gave some up.
-    pub(super) fn restored(&self, task: &Fpstate<R::Image>) -> Rfbm {
-        let all = self.rfbm();
-        if task.given_up { Rfbm::new(all.of(super::CALL_KEEPS.with(Component::PKRU))) } else { all }
+    /// The components of a task that are moved: all, unless the task gave some up.
+    fn moved(&self, task: &Fpstate<R::Image>) -> ComponentSet {
+        let all = self.rfbm().of(self.regs.enabled());
+        match task.given_up {
+            false => all,
+            true if self.has(Defect::CallKeepsNothing) => all & ComponentSet::EMPTY.with(Component::PKRU),
+            true => all & super::CALL_KEEPS.with(Component::PKRU),
+        }
     }
 
-    /// The components of a task that are saved to its image: those restored that it has room for (invariant I10).
+    /// The components of a task that are restored.
+    pub(super) fn restored(&self, task: &Fpstate<R::Image>) -> Rfbm {
+        let moved = self.moved(task);
+        if self.has(Defect::RestoreWhatWasInUse) {
+            let was_in_use = |component: &Component| task.image.get(*component) != Value::INITIAL;
+            return Rfbm::new(moved.iter().filter(was_in_use).fold(ComponentSet::EMPTY, ComponentSet::with));
+        }
+        Rfbm::new(moved)
+    }
+
+    /// The components of a task that are saved to its image: those that it has room for (invariant I10).
     pub(super) fn saved(&self, task: &Fpstate<R::Image>) -> Rfbm {
-        Rfbm::new(self.restored(task).of(task.image.room()))
+        let saved = self.moved(task) & task.image.room();
+        Rfbm::new(if self.has(Defect::SaveLegacyOnly) { saved & ComponentSet::LEGACY } else { saved })
+    }
+
+    /// Saves the registers, which keep their content, to an image of the task, or of its child.
+    pub(super) fn save_to(&mut self, saved: Rfbm, image: &mut R::Image) {
+        self.regs.save(saved, image);
+        if self.has(Defect::SaveClobbers) {
+            self.regs.run(Program::Fill(Component::SSE, Value::KERNEL));
+        }
     }
 
     /// The components that the protocol saves and restores: all that are enabled, but for PKRU where it is switched

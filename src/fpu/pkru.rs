@@ -3,7 +3,7 @@
 //! Kernel access to user memory checks it. With a deferred restore, a PKRU that comes with the image would be the
 //! previous task's until the return.
 
-use super::{Before, Fpstate, Policy, PreemptOff, Save, access};
+use super::{Before, Defect, Fpstate, Policy, PreemptOff, Save, access};
 use crate::{
     Pkru,
     registers::{Image, RegisterFile},
@@ -55,8 +55,15 @@ pub(super) fn save<R: RegisterFile>(cpu: &PreemptOff<'_, R>, task: &mut Fpstate<
 
 /// Loads the PKRU of a task that is switched in. WRPKRU serialises loads, hence the comparison.
 pub(super) fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &Fpstate<R::Image>) {
-    if cpu.slot.pkru_mode == PkruMode::Eager && cpu.regs.pkru().is_some_and(|live| live != task.pkru) {
-        cpu.regs.set_pkru(task.pkru);
+    if cpu.slot.pkru_mode != PkruMode::Eager || cpu.has(Defect::SwitchKeepsPkru) {
+        return;
+    }
+    let pkru = match task.pkru {
+        Pkru(0) if cpu.has(Defect::InitialPkruIsDefault) => Pkru::DEFAULT,
+        pkru => pkru,
+    };
+    if cpu.regs.pkru().is_some_and(|live| live != pkru) {
+        cpu.regs.set_pkru(pkru);
     }
 }
 
@@ -119,7 +126,11 @@ pub fn write_pkru<R: RegisterFile>(
             if is_current {
                 cpu.regs.set_pkru(pkru);
             }
-            task.pkru = pkru;
+            if !is_current && cpu.has(Defect::PkruWriteToImage) {
+                task.image.set_pkru(pkru);
+            } else {
+                task.pkru = pkru;
+            }
             Ok(Save::AlreadyInMemory)
         }
         PkruMode::InXsave => {
@@ -130,7 +141,7 @@ pub fn write_pkru<R: RegisterFile>(
     }
 }
 
-fn in_kernel<I: Image>(task: &Fpstate<I>) -> Result<(), Before> {
+pub(super) fn in_kernel<I: Image>(task: &Fpstate<I>) -> Result<(), Before> {
     match task.user_on {
         Some(cpu) => Err(Before::Interrupt { cpu }),
         None => Ok(()),

@@ -11,10 +11,10 @@
 //! is the whole frame, whatever it says of its size, and a page that is not mapped ends the delivery or return
 //! (CVE-2024-26603 faulted in what the frame said, and tried for ever).
 
-use super::{Before, Fpstate, Load, PreemptOff, access, pkru};
+use super::{Before, Defect, Fpstate, Load, PreemptOff, access, pkru};
 use crate::{
-    Component, Pkru, Rfbm,
-    registers::{Fault, Frame, Image, RegisterFile},
+    Component, FrameChange, Pkru, Rfbm,
+    registers::{Fault, Frame, FrameContents, Image, RegisterFile},
 };
 
 /// Where a task is in a signal delivery or return.
@@ -76,6 +76,10 @@ pub enum FrameLoad {
 pub fn signal_deliver<I: Image>(task: &mut Fpstate<I>) {
     task.wants = None;
     task.signal = SignalStep::Save;
+    #[cfg(feature = "explore")]
+    {
+        task.kept_owner = false;
+    }
 }
 
 /// Tries to save the state to the frame, straight from the registers, which are loaded first if need be.
@@ -91,15 +95,37 @@ pub fn signal_save<R: RegisterFile>(
     task: &mut Fpstate<R::Image>,
     frame: &mut R::Frame,
 ) -> Result<(Load, FrameSave), Before> {
-    let load = access::move_to_cpu(cpu, task)?;
+    let load = if trusts_kept_owner(cpu, task) {
+        access::registers_are_truth(cpu, task, Load::Skipped);
+        Load::Skipped
+    } else {
+        access::move_to_cpu(cpu, task)?
+    };
     let saved = cpu.regs.save_user(in_frame(cpu, task), frame);
-    let pkru = cpu.regs.pkru();
+    let pkru = cpu.regs.pkru().map(|pkru| if cpu.has(Defect::FramePkruIgnored) { Pkru(0) } else { pkru });
     let (step, save) = match saved.and_then(|()| pkru.map_or(Ok(()), |pkru| frame.set_pkru(pkru))) {
         Ok(()) => (SignalStep::Saved, FrameSave::Saved),
         Err(_) => (SignalStep::SaveFaulted, FrameSave::Faulted),
     };
     task.signal = step;
+    #[cfg(feature = "explore")]
+    {
+        task.kept_owner = save == FrameSave::Faulted && cpu.has(Defect::RetryTrustsOldOwner);
+    }
     Ok((load, save))
+}
+
+/// Whether an attempt to save believes that the owner is the one that an earlier attempt found.
+#[cfg(feature = "explore")]
+fn trusts_kept_owner<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &Fpstate<R::Image>) -> bool {
+    let earlier = cpu.earlier(task.last_cpu == Some(cpu.cpu()));
+    task.kept_owner && cpu.trust(earlier)
+}
+
+/// Whether an attempt to save believes anything but what it finds itself.
+#[cfg(not(feature = "explore"))]
+fn trusts_kept_owner<R: RegisterFile>(_: &mut PreemptOff<'_, R>, _: &Fpstate<R::Image>) -> bool {
+    false
 }
 
 /// What became of the pages on which an attempt faulted.
@@ -132,12 +158,17 @@ pub fn signal_fault_in<R: RegisterFile>(
         _ => return Ok(FaultIn::NotFaulted),
     };
     if frame.fault_in().is_ok() {
+        if cpu.has(Defect::FaultInBelievesFrame) {
+            // It says that it ends with its first page. One without a header has no more.
+            let _ = frame.change(FrameChange::RestAbsent);
+        }
         task.signal = again;
         return Ok(FaultIn::Present);
     }
     if again == SignalStep::Load {
-        // The registers take the initial configuration, as behind a frame that is refused.
-        signal_enter(cpu, task)?;
+        access::on_this_cpu(cpu, task)?;
+        access::registers_are_free(cpu, task)?;
+        refuse(cpu, task);
         return Ok(FaultIn::ReturnRefused);
     }
     task.signal = SignalStep::Idle;
@@ -188,13 +219,15 @@ pub fn sigreturn_load<R: RegisterFile>(
     access::registers_are_free(cpu, task)?;
     let rfbm = in_frame(cpu, task);
     let Ok(contents) = frame.contents(rfbm.of(cpu.regs.enabled())) else {
-        clear(cpu, task);
+        refuse(cpu, task);
         return Ok(FrameLoad::Refused);
     };
     cpu.update_xfd(task);
+    let absent = Rfbm::new(cpu.regs.enabled().without(Component::PKRU) - contents.components);
     // Before the rest: in the standard format, AVX brings an MXCSR along.
-    let all = cpu.regs.enabled().without(Component::PKRU);
-    cpu.regs.restore_initial(Rfbm::new(all - contents.components));
+    if !cpu.has(Defect::InitialBehindLoad) {
+        cpu.regs.restore_initial(absent);
+    }
     let restored = if contents.legacy_only {
         cpu.regs.restore_user_legacy(frame)
     } else {
@@ -202,19 +235,22 @@ pub fn sigreturn_load<R: RegisterFile>(
     };
     match restored {
         Ok(()) => {
-            cpu.regs.set_pkru(contents.pkru);
+            if cpu.has(Defect::InitialBehindLoad) {
+                cpu.regs.restore_initial(absent);
+            }
+            cpu.regs.set_pkru(pkru_of(cpu, contents));
             own_registers(cpu, task);
             Ok(FrameLoad::Loaded)
         }
         Err(Fault::Page) => {
-            if task.need_fpu_load {
+            if task.need_fpu_load && !cpu.has(Defect::FailedLoadKeepsOwner) {
                 cpu.slot.invalidate();
             }
             task.signal = SignalStep::LoadFaulted;
             Ok(FrameLoad::Faulted)
         }
         Err(_) => {
-            clear(cpu, task);
+            refuse(cpu, task);
             Ok(FrameLoad::Refused)
         }
     }
@@ -239,8 +275,12 @@ pub fn sigreturn_copy<R: RegisterFile>(
     access::on_this_cpu(cpu, task)?;
     let contents = frame.contents(in_frame(cpu, task).of(cpu.regs.enabled()));
     let copied = contents.and_then(|contents| {
-        frame.copy_to(contents, &mut task.image)?;
-        Ok(contents.pkru)
+        match frame.copy_to(contents, &mut task.image) {
+            #[cfg(feature = "explore")]
+            Err(Fault::GeneralProtection) if cpu.has(Defect::FrameNotChecked) => task.image.spoil(),
+            copied => copied?,
+        }
+        Ok(pkru_of(cpu, contents))
     });
     match copied {
         Ok(pkru) => {
@@ -257,9 +297,17 @@ pub fn sigreturn_copy<R: RegisterFile>(
         }
         Err(_) => {
             access::registers_are_free(cpu, task)?;
-            clear(cpu, task);
+            refuse(cpu, task);
             Ok(FrameLoad::Refused)
         }
+    }
+}
+
+/// The PKRU that a frame brings.
+fn pkru_of<R: RegisterFile>(cpu: &PreemptOff<'_, R>, contents: FrameContents) -> Pkru {
+    match contents.pkru {
+        Pkru(0) if cpu.has(Defect::GarbagePkru) => Pkru(u32::MAX),
+        pkru => pkru,
     }
 }
 
@@ -277,10 +325,21 @@ fn give_registers_up<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fp
     task.invalidate();
 }
 
+/// A frame is refused: the task goes on as a handler begins.
+fn refuse<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
+    if cpu.has(Defect::RefusedReturnKeepsState) {
+        task.signal = SignalStep::Idle;
+    } else {
+        clear(cpu, task);
+    }
+}
+
 /// The registers take the initial configuration and the default PKRU, and are the task's.
 fn clear<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
     cpu.update_xfd(task);
-    access::load_initial(cpu);
+    if !cpu.has(Defect::HandlerKeepsRegisters) {
+        access::load_initial(cpu);
+    }
     cpu.regs.set_pkru(Pkru::DEFAULT);
     own_registers(cpu, task);
 }

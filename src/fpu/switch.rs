@@ -1,7 +1,8 @@
 //! Entry, switch and return: where a policy decides.
 
 use super::{
-    Before, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SaveRule, access, guest, pkru, policy::Facts,
+    Before, Defect, Fpstate, Load, LoadRule, Policy, PreemptOff, Save, SaveRule, SignalStep, access, guest,
+    pkru, policy::Facts,
 };
 use crate::{CpuId, EntryKind, registers::RegisterFile};
 
@@ -56,7 +57,7 @@ pub fn switch_out<R: RegisterFile, P: Policy>(
     policy: &P,
     prev: &mut Fpstate<R::Image>,
 ) -> Result<Save, Before> {
-    let save = if !prev.is_user() {
+    let save = if !access::has_state(cpu, prev) {
         Save::NotUser
     } else {
         let used = !prev.need_fpu_load;
@@ -83,11 +84,19 @@ pub fn switch_in<R: RegisterFile, P: Policy>(
     policy: &P,
     next: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
+    if cpu.has(Defect::PreloadOfAnother) && next.is_user() && cpu.slot.owner.is_some() {
+        access::claim(cpu, next);
+    }
     let rule = policy.switch_in(facts(cpu, next));
     if rule != LoadRule::Trap {
         access::on_this_cpu(cpu, next)?;
     }
-    let load = load_by(rule, cpu, next)?;
+    let is_saving = matches!(next.signal, SignalStep::Save | SignalStep::SaveFaulted);
+    let load = if rule == LoadRule::UnlessValid && is_saving && cpu.has(Defect::PreloadInitialises) {
+        access::load_unused(cpu, next)
+    } else {
+        load_by(rule, cpu, next)?
+    };
     if policy.counts_uses() && rule != LoadRule::Trap && !next.need_fpu_load {
         // Nothing will tell whether the slice uses what is there already: it counts as if it did.
         next.uses = next.uses.wrapping_add(1);
@@ -123,7 +132,10 @@ pub fn return_to_user<R: RegisterFile, P: Policy>(
     if !task.is_user() {
         return Ok(Load::NotUser);
     }
+    let is_foreign = cpu.slot.owner.is_some_and(|owner| owner != task.id());
     let load = match policy.return_to_user(facts(cpu, task)) {
+        _ if cpu.has(Defect::ReturnBehindTrap) && is_foreign => load_by(LoadRule::Trap, cpu, task)?,
+        _ if cpu.has(Defect::ReturnTrustsLastCpu) && task.last_cpu == Some(cpu.cpu()) => Load::Skipped,
         LoadRule::Defer if cpu.slot.trap_armed => Load::TrapArmed,
         LoadRule::Defer | LoadRule::UnlessValid => access::move_to_cpu(cpu, task)?,
         rule @ (LoadRule::Always | LoadRule::Trap) => load_by(rule, cpu, task)?,
@@ -179,7 +191,7 @@ pub(super) fn load_by<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
 ) -> Result<Load, Before> {
-    if !task.is_user() {
+    if !access::has_state(cpu, task) {
         return Ok(Load::NotUser);
     }
     match rule {

@@ -3,7 +3,7 @@
 use super::{Current, Machine, Outcome, Task};
 use crate::{
     Component, CpuId, EntryKind, Event, EventError, Pkru, TaskId,
-    fpu::{self, Before, Policy, SignalStep, TaskKind},
+    fpu::{self, Before, Defect, Policy, SignalStep, TaskKind},
     registers::{Program, RegisterFile},
 };
 
@@ -165,7 +165,11 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
                 self.resume(task, &mut out);
             }
             Event::GuestPut(cpu) => {
-                let task = self.with_guest(cpu)?;
+                let task = if self.existing_cpu(cpu)?.slot.has(Defect::PutWithoutLoad) {
+                    self.user_kernel_side(cpu)?
+                } else {
+                    self.with_guest(cpu)?
+                };
                 out.save = Some(self.run(cpu, task, &mut out, |_, c, t| fpu::guest_put(c, t)));
                 self.resume(task, &mut out);
             }

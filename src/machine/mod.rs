@@ -139,6 +139,8 @@ impl<R: RegisterFile + Clone, P: Policy> Machine<R, P> {
     pub fn grow_cpus(&mut self, cpus: usize) {
         while self.cpus.len() < cpus {
             let slot = OwnerSlot::with_pkru(CpuId(self.cpus.len() as u32), self.pkru_mode);
+            #[cfg(feature = "explore")]
+            let slot = slot.with_defect(self.policy.defect());
             let mut cpu = Cpu { slot, regs: self.blank.clone(), current: Current::Idle, online: true };
             online(&mut cpu.section());
             self.cpus.push(cpu);

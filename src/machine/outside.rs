@@ -57,7 +57,7 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
             return Err(EventError::NoComponent(component));
         }
         let at = self.cpu_near(task);
-        let (save, written) = self.run(at, task, out, |p, c, t| fpu::write(c, p, t, component, value));
+        let (save, written) = self.run(at, task, out, |_, c, t| fpu::write(c, t, component, value));
         debug_assert_eq!(written, Ok(()), "there is room, as was checked");
         out.save = Some(save);
         self.resume(task, out);
@@ -159,7 +159,7 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         image.set_pkru(kept);
         let mut out = Outcome::default();
         let at = self.cpu_near(task);
-        let save = self.run(at, task, &mut out, |p, c, t| fpu::write_image(c, p, t, &image));
+        let save = self.run(at, task, &mut out, |_, c, t| fpu::write_image(c, t, &image));
         if self.has_pkru().is_ok() {
             self.write_pkru(task, pkru, &mut out)?;
         }

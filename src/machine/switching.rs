@@ -3,7 +3,7 @@
 use super::{Current, Machine, Outcome};
 use crate::{
     CpuId, EventError, KernelContext, TaskId, Value,
-    fpu::{self, Policy, SignalStep},
+    fpu::{self, Defect, Policy, SignalStep},
     registers::{Program, RegisterFile},
 };
 
@@ -68,7 +68,10 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         context: KernelContext,
         out: &mut Outcome,
     ) -> Result<(), EventError> {
-        let found = self.online_cpu(cpu)?;
+        let found = self.existing_cpu(cpu)?;
+        if !found.slot.has(Defect::UsableOffline) {
+            self.online_cpu(cpu)?;
+        }
         let current = found.current;
         match fpu::kernel_fpu_usable(&found.slot, context) {
             Ok(()) => {}

@@ -167,6 +167,19 @@ impl Image for AbstractImage {
     fn set_pkru(&mut self, pkru: Pkru) {
         self.pkru = pkru;
     }
+
+    #[cfg(feature = "explore")]
+    fn spoil(&mut self) {
+        self.is_bad = true;
+    }
+
+    #[cfg(feature = "explore")]
+    fn zero_initial(&mut self) {
+        let sse = &mut self.values[0];
+        if *sse == Value::INITIAL {
+            *sse = Value::UNSPECIFIED;
+        }
+    }
 }
 
 /// A signal frame of [`AbstractRegs`]: an image on two pages, with what makes it another than the kernel wrote.

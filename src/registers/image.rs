@@ -328,6 +328,25 @@ impl Image for XsaveImage {
         set_pkru(self.area_mut(), pkru);
     }
 
+    #[cfg(feature = "explore")]
+    fn spoil(&mut self) {
+        // Without a header, MXCSR is all that can be refused.
+        self.area_mut().legacy_mut().set_mxcsr(u32::MAX);
+        self.area_mut().reserved_header_bytes_mut().fill(0xff);
+    }
+
+    #[cfg(feature = "explore")]
+    fn zero_initial(&mut self) {
+        for component in [Component::X87, Component::SSE] {
+            if self.get(component) == Value::INITIAL
+                && let Ok(size) = self.area.size_of(component)
+            {
+                let zeroed = self.area_mut().set_component(component, &alloc::vec![0; size]);
+                debug_assert_eq!(zeroed, Ok(()), "it has a place of that size");
+            }
+        }
+    }
+
     fn regset(&self, pkru: Pkru) -> Result<Vec<u8>, ViewError> {
         Ok(self.area.regset(pkru)?.bytes().to_vec())
     }

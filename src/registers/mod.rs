@@ -215,6 +215,14 @@ pub trait Image: Clone + Eq + Hash + Debug {
     /// Changes PKRU, where the image has room for it.
     fn set_pkru(&mut self, pkru: Pkru);
 
+    /// Makes it an image that a restore refuses, as one copied without a look can be.
+    #[cfg(feature = "explore")]
+    fn spoil(&mut self) {}
+
+    /// Makes the components that are in their initial configuration zeros, which it is not for x87 and SSE.
+    #[cfg(feature = "explore")]
+    fn zero_initial(&mut self) {}
+
     /// The image as a debugger gets it (NT_X86_XSTATE), for a thread with that PKRU.
     ///
     /// # Errors

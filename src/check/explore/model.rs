@@ -242,7 +242,7 @@ impl<P: Policy + Send + Sync + 'static> stateright::Model for Model<P> {
                 })),*]
             };
         }
-        let always = always!(I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 I12 I13);
+        let always = always!(I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 I12 I13 I14);
         let conditions: [fn(&Self, &State) -> bool; 20] =
             conditions!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);
         let expected = |situation: &Situation<P>| (situation.expected)(&self.scope, self.new.policy());

@@ -51,7 +51,6 @@ pub use entry::{CallBoundary, EntryExit};
 pub use lazy::LazySave;
 pub use trap::{FullLazy, TrapRestore};
 
-use super::Defect;
 use crate::EntryKind;
 use core::{fmt::Debug, hash::Hash, str::FromStr};
 
@@ -246,7 +245,8 @@ pub trait Policy: Clone + Eq + Hash + Debug {
     }
 
     /// A planted error in the mechanism below; `None`, but for a checker's negative controls.
-    fn defect(&self) -> Option<Defect> {
+    #[cfg(feature = "explore")]
+    fn defect(&self) -> Option<super::Defect> {
         None
     }
 }
@@ -337,7 +337,7 @@ macro_rules! named {
     (@each $self:ident, $policy:ident, $call:expr; $($name:ident)*) => {
         match $self {
             $(Builtin::$name => {
-                let $policy = $name;
+                let $policy = $name::default();
                 $call
             })*
         }

@@ -8,16 +8,31 @@ use super::{Facts, Form, InKernel, InUser, LoadRule, NotRunning, Policy, SaveRul
 
 /// Saves at switch-out and loads at the first use: Linux before 4.6; without the count XNU, and FreeBSD once.
 ///
-/// A task that has used the FPU in more than [`SLICES`](Self::SLICES) slices in a row is loaded at switch-in, unless
+/// A task that has used the FPU in more than [`slices`](Self::slices) slices in a row is loaded at switch-in, unless
 /// the registers are still its own. As in Linux (`fpu_counter` and `switch_fpu_prepare`, 3.x), such a slice counts as
 /// one with a use, whether it is or not, and the count wraps at 256, where the trap has another look. The trap itself
 /// always loads, without a look at the owner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TrapRestore;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TrapRestore {
+    /// Behind more slices with a use in a row than that, the next is loaded without a trap.
+    pub slices: u8,
+}
 
 impl TrapRestore {
-    /// Behind more slices with a use in a row than that, the next is loaded without a trap.
+    /// Linux's [`slices`](Self::slices).
     pub const SLICES: u8 = 5;
+
+    /// The same with another number of slices; a small one keeps an exploration short.
+    pub const fn behind(slices: u8) -> Self {
+        Self { slices }
+    }
+}
+
+impl Default for TrapRestore {
+    /// As in Linux.
+    fn default() -> Self {
+        Self::behind(Self::SLICES)
+    }
 }
 
 impl Policy for TrapRestore {
@@ -34,7 +49,7 @@ impl Policy for TrapRestore {
     }
 
     fn switch_in(&self, task: Facts) -> LoadRule {
-        if task.uses > Self::SLICES { LoadRule::UnlessValid } else { LoadRule::Trap }
+        if task.uses > self.slices { LoadRule::UnlessValid } else { LoadRule::Trap }
     }
 
     fn first_use(&self, _: Facts) -> LoadRule {

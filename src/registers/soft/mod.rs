@@ -70,6 +70,8 @@ pub struct SoftRegs {
     layout: Layout,
     instruction: SaveInstruction,
     torn_restores: bool,
+    #[cfg(feature = "explore")]
+    one_area: bool,
     /// What is enabled, and always x87 and SSE: FXSAVE saves them whatever XCR0 says.
     values: BTreeMap<Component, Vec<u8>>,
     xfd: ComponentSet,
@@ -138,6 +140,8 @@ impl SoftRegs {
             layout: layout.clone(),
             instruction: SaveInstruction::best(layout),
             torn_restores: false,
+            #[cfg(feature = "explore")]
+            one_area: false,
             values: kept.iter().map(initial).collect(),
             xfd: ComponentSet::EMPTY,
             xfd_err: ComponentSet::EMPTY,
@@ -171,6 +175,23 @@ impl SoftRegs {
     pub fn with_torn_restores(mut self, torn: bool) -> Self {
         self.torn_restores = torn;
         self
+    }
+
+    /// The same, but every image is saved as if it lay where the last one was that was restored, and XSAVEOPT is used on
+    /// all: how a program is fooled that keeps one area for several tasks.
+    #[cfg(feature = "explore")]
+    #[must_use]
+    pub fn with_one_area(mut self) -> Self {
+        self.one_area = true;
+        self
+    }
+
+    /// Whether the rules for XSAVEOPT are ignored.
+    pub(super) fn has_one_area(&self) -> bool {
+        #[cfg(feature = "explore")]
+        return self.one_area;
+        #[cfg(not(feature = "explore"))]
+        false
     }
 
     /// The layout, which says what CPU this is.

@@ -21,14 +21,15 @@ impl SoftRegs {
     fn save_image(&self, instruction: SaveInstruction, rfbm: ComponentSet, image: &mut XsaveImage) {
         // An XSAVEOPT takes what is in the image for what the last restore found there.
         let instruction = match instruction {
-            SaveInstruction::Xsaveopt if image.is_edited() => SaveInstruction::Xsave,
+            SaveInstruction::Xsaveopt if image.is_edited() && !self.has_one_area() => SaveInstruction::Xsave,
             instruction => instruction,
         };
         let format = instruction.format();
         // XRSTOR_INFO names no image but the one that was restored, as long as that holds the same.
         let is_restored = image.takes_directly(&self.layout, format, rfbm)
             && self.tracking.image.as_ref() == Some(image.version());
-        let at = MemoryOperand::at(if is_restored { IMAGE_ADDRESS } else { ELSEWHERE });
+        let at =
+            MemoryOperand::at(if is_restored || self.has_one_area() { IMAGE_ADDRESS } else { ELSEWHERE });
         image.save(&self.layout, format, rfbm, |area, rfbm| {
             let saved = self.store(&Save { instruction, rfbm, at: &at }, area.bytes_mut());
             debug_assert_eq!(saved, Ok(()), "the area is long enough, and all present");
