@@ -19,8 +19,8 @@ mod violation;
 
 #[cfg(feature = "explore")]
 pub use explore::{
-    Counts, ExploreError, Judge, Progress, Scope, ScopeError, ServeError, beginning, explore, explore_with,
-    serve,
+    Counts, ExploreError, Explored, Judge, Progress, Scope, ScopeError, ServeError, beginning, explore,
+    explore_with, serve,
 };
 pub use group::{Group, UnknownGroup};
 pub use invariants::{Breach, Invariant, check};

@@ -21,8 +21,10 @@
 
 mod bugs;
 mod registers;
+mod search;
 
 pub use registers::Defective;
+pub use search::{Finding, corpus, find, find_under, length, scope};
 
 use super::{Group, Invariant};
 use crate::fpu::{Defect, policy::Builtin};

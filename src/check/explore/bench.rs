@@ -8,7 +8,7 @@ use super::{
 use crate::{
     CpuId, Event, EventError,
     check::{Breach, Spec, check_outcome},
-    fpu::{Policy, TaskKind},
+    fpu::{Fpstate, Policy, TaskKind},
     machine::{Current, Machine},
     registers::AbstractRegs,
     walk::Walk,
@@ -56,6 +56,22 @@ impl<P: Policy> Bench<P> {
         let outcome = self.machine.apply(event)?;
         self.spec.apply(event);
         Ok(check_outcome(&self.machine, &self.spec, event, &outcome))
+    }
+
+    /// Whether a slot says that it holds an only copy which it does not. Who wants those registers asks for an eviction, and
+    /// asks again for ever. It is a breach of I2 or I13, and does not come up while these hold.
+    pub(super) fn is_stuck(&self) -> bool {
+        let mut slots = self.machine.cpus().iter().map(|cpu| cpu.slot());
+        slots.any(|slot| {
+            let owner = slot.owner().filter(|_| slot.holds_only_copy());
+            owner.is_some_and(|owner| {
+                let fpstate = self.machine.task(owner).map(|task| task.fpstate());
+                let holds = |fpstate: &Fpstate<_>| {
+                    fpstate.is_user() && !fpstate.need_fpu_load() && fpstate.last_cpu() == Some(slot.cpu())
+                };
+                !fpstate.is_some_and(holds)
+            })
+        })
     }
 
     /// Shows the whole state, with its parts in that order.

@@ -6,6 +6,7 @@
 
 mod bench;
 mod canonical;
+mod explored;
 mod model;
 mod operations;
 mod pack;
@@ -14,6 +15,7 @@ mod serve;
 mod show;
 mod situations;
 
+pub use explored::Explored;
 pub use scope::{Counts, ExploreError, Judge, Scope, ScopeError};
 pub use serve::{ServeError, serve};
 
@@ -69,10 +71,10 @@ pub fn explore_with<P: Policy + Send + Sync + 'static>(
 }
 
 /// What was gone through, and the first violation, where the search ends.
-pub(super) type Searched<P> = (Counts, Option<Box<Violation<AbstractRegs, P>>>);
+pub(in crate::check) type Searched<P> = (Counts, Option<Box<Violation<AbstractRegs, P>>>);
 
 /// Explores, and says what was gone through in any case.
-pub(super) fn search<P: Policy + Send + Sync + 'static>(
+pub(in crate::check) fn search<P: Policy + Send + Sync + 'static>(
     policy: P,
     scope: &Scope,
     mut progress: impl FnMut(Progress),

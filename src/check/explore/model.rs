@@ -215,7 +215,7 @@ impl<P: Policy + Send + Sync + 'static> stateright::Model for Model<P> {
 
     fn actions(&self, state: &State, actions: &mut Vec<Operation>) {
         self.look(state, |desk| {
-            if desk.broken.is_none() {
+            if desk.broken.is_none() && !desk.bench.is_stuck() {
                 operations::operations(&mut desk.bench, &self.scope, actions);
             }
         });

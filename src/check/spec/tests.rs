@@ -1,4 +1,5 @@
 use super::*;
+use crate::Value;
 
 const C0: CpuId = CpuId(0);
 const T0: TaskId = TaskId::first(0);
@@ -45,7 +46,7 @@ fn new_programs_start_in_the_initial_configuration() {
     let mut spec = after(WRITTEN);
     follow(&mut spec, "spawn T1; entry c0 system-call; signal-deliver c0; exec c0");
     assert_eq!((seen(&spec, T0), seen(&spec, T1)), (initial, initial));
-    let frames = &spec.states[&T0].frames;
+    let frames = &spec.states.get(&T0).expect("a live task").frames;
     assert!(frames.is_empty(), "the new program has the old one's frames: {frames:?}");
 }
 
@@ -76,7 +77,7 @@ fn a_child_starts_with_a_copy_and_goes_its_own_way() {
     follow(&mut spec, "entry c0 system-call; signal-deliver c0; fork c0 T1; write T0 x87 8; write T1 AVX 9");
     assert_eq!(seen(&spec, T0), Some(([8, 2, 3], Pkru(0))));
     assert_eq!(seen(&spec, T1), Some(([1, 2, 9], Pkru(0))));
-    assert_eq!(spec.states[&T1].frames, []);
+    assert_eq!(spec.states.get(&T1).expect("a live task").frames, []);
     follow(&mut spec, "kernel-thread T2; in c1 T2; fork c1 T3");
     assert_eq!(seen(&spec, TaskId::first(3)), Some(([0, 0, 0], Pkru::DEFAULT)));
     assert_eq!(seen(&spec, TaskId::first(2)), None);
@@ -189,7 +190,7 @@ fn a_program_and_its_guest_have_a_state_each() {
         [0, 0, 8],
         Pkru(5),
     );
-    assert!(after(WRITTEN).states[&T0].guest.is_none());
+    assert!(after(WRITTEN).states.get(&T0).expect("a live task").guest.is_none());
 }
 
 #[test]
