@@ -7,7 +7,7 @@ use fpuswitch::{
     Component, CpuId, EventError, TaskId, Value,
     fpu::{
         LoadRule, Policy, SaveRule,
-        policy::{CallBoundary, EntryExit, FullLazy, TrapRestore, UseClass},
+        policy::{Builtin, CallBoundary, EntryExit, FullLazy, TrapRestore, UnknownPolicy, UseClass},
     },
     machine::Machine,
     registers::RegisterFile,
@@ -25,6 +25,20 @@ const T0: TaskId = TaskId::first(0);
 fn armed<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> [bool; 3] {
     let task = machine.task(T0).expect("T0").fpstate();
     [machine.cpus()[0].slot().trap_armed(), task.need_fpu_load(), task.user_on().is_some()]
+}
+
+/// The table in the docs has them in the order of [`Builtin::ALL`]. FPU-free tasks have a row of their own, without a name.
+#[test]
+fn policies_are_chosen_by_the_names_in_the_docs() {
+    let (_, rest) =
+        include_str!("../docs/protocol.md").split_once("| | entry | switch-out |").expect("the table");
+    let rows = rest.lines().skip(2).map_while(|row| row.strip_prefix("| "));
+    let names = rows.filter_map(|row| row.strip_prefix('`')?.split('`').next());
+    let chosen: Vec<Result<Builtin, _>> = names.clone().map(str::parse).collect();
+    assert_eq!(chosen, Builtin::ALL.map(Ok));
+    assert_eq!(names.clone().collect::<Vec<_>>(), Builtin::ALL.map(|policy| policy.name()));
+    assert_eq!("lazy".parse::<Builtin>(), Err(UnknownPolicy));
+    assert!(names.into_iter().all(|name| UnknownPolicy.to_string().contains(name)));
 }
 
 #[test]
