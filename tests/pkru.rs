@@ -237,6 +237,7 @@ fn trap_policies_are_refused_by_name() {
             Ok(machine) => {
                 assert!(without_trap().any(|other| other == policy), "{}", policy.name());
                 assert_eq!((machine.pkru_mode(), machine.cpus().len()), (PkruMode::InXsave, 2));
+                assert!(machine.cpus().iter().all(|cpu| cpu.slot().pkru_mode() == PkruMode::InXsave));
             }
             Err(error) => {
                 assert_eq!(error.policy, policy.name());

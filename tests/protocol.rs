@@ -3,10 +3,10 @@
 mod support;
 
 use fpuswitch::{
-    Component, CpuId, KernelContext, Rfbm, TaskId, Value,
+    Component, CpuId, KernelContext, Pkru, Rfbm, TaskId, Value,
     fpu::{
-        self, Before, Fpstate, Load, NotUsable, OwnerSlot, Policy, PreemptOff, Save, SignalStep, TaskKind,
-        policy::Builtin,
+        self, Before, Fpstate, Load, NotUsable, OwnerSlot, PkruMode, Policy, PreemptOff, Save, SignalStep,
+        TaskKind, policy::Builtin,
     },
     machine::Machine,
     registers::{AbstractImage, AbstractRegs, Fault, Image, Program, RegisterFile},
@@ -194,6 +194,25 @@ fn a_refused_image_costs_the_task_its_state_and_nobody_else_anything() {
         let other = machine.task(T1).expect("T1").fpstate();
         assert!(other.need_fpu_load() && !other.is_valid_on(cpu.slot()), "{}", policy.name());
         assert_eq!(other.image().get(Component::AVX), value(9), "{}", policy.name());
+    }
+}
+
+/// The PKRU of a task is no part of what was refused, unless it is kept in images.
+#[test]
+fn a_refused_image_costs_pkru_only_where_that_is_in_images() {
+    let list = format!(
+        "spawn T0; in c0 T0; return c0 T0; user-pkru c0 0x55555550; user-write c0 SSE {}; entry c0 interrupt
+         copy-to-memory c0; invalidate-registers c0; copy-to-cpu c0",
+        Watched::POISON
+    );
+    for (mode, ought) in [(PkruMode::Eager, Pkru(0x5555_5550)), (PkruMode::InXsave, Pkru::DEFAULT)] {
+        let machine = Machine::<Watched, _>::new(Builtin::OwnerSlot, 1).with_pkru(mode);
+        let mut machine = machine.expect("no trap");
+        assert_eq!(last_load(&mut machine, &list), Some(Load::Initialised), "{mode:?}");
+        assert_eq!(machine.cpus()[0].regs().pkru(), Some(ought), "{mode:?}");
+        // In case it is loaded once more before the next save.
+        let last = last_load(&mut machine, "invalidate-registers c0; copy-to-cpu c0");
+        assert_eq!((last, machine.cpus()[0].regs().pkru()), (Some(Load::Restored), Some(ought)), "{mode:?}");
     }
 }
 
