@@ -133,6 +133,18 @@ fn after_more_than_five_slices_with_a_use_the_state_is_loaded_at_switch_in() {
     });
 }
 
+#[test]
+fn uses_are_counted_for_the_policy_that_asks_for_it_alone() {
+    for policy in Builtin::ALL {
+        let mut checked = Checked::new(policy, 1);
+        checked.run(
+            "spawn T0; in c0 T0; return c0 T0; user-write c0 AVX 7; entry c0 interrupt; out c0; in c0 T0",
+        );
+        let uses = checked.machine.task(T0).expect("T0").fpstate().uses();
+        assert_eq!(uses, u8::from(policy == Builtin::TrapRestore), "{}", policy.name());
+    }
+}
+
 /// A count that stopped at its highest value would never let a task have another look at whether it still uses the FPU.
 #[test]
 fn the_use_counter_wraps_and_a_new_program_starts_at_zero() {

@@ -106,13 +106,15 @@ fn a_function_that_asks_for_something_first_has_changed_nothing() {
 #[test]
 fn a_task_that_runs_user_code_is_interrupted_before_its_image_is_touched() {
     for policy in Builtin::ALL {
-        let (mut cpu, mut task) = (Cpu::new(0), user_task(T0));
+        let (mut cpu, mut other, mut task) = (Cpu::new(0), Cpu::new(1), user_task(T0));
         assert!(fpu::switch_in(&mut cpu.section(), &policy, &mut task).is_ok());
         assert!(fpu::return_to_user(&mut cpu.section(), &policy, &mut task).is_ok());
         let before = (cpu.slot.clone(), cpu.regs, task.clone());
         let interrupt = Before::Interrupt { cpu: CpuId(0) };
         assert_eq!(fpu::copy_to_memory(&mut cpu.section(), &mut task), Err(interrupt), "{}", policy.name());
         assert_eq!(fpu::move_to_memory(&mut cpu.section(), &mut task), Err(interrupt), "{}", policy.name());
+        // A flush would find it running.
+        assert_eq!(fpu::copy_to_memory(&mut other.section(), &mut task), Err(interrupt), "{}", policy.name());
         assert_eq!((cpu.slot, cpu.regs, task), before, "{}", policy.name());
     }
 }
