@@ -131,6 +131,18 @@ fn a_child_may_use_tiles_and_has_none() {
 }
 
 #[test]
+fn permission_is_inherited_and_ends_with_the_program() {
+    let mut checked = Checked::new(Builtin::OwnerSlot, 1);
+    let permitted = |checked: &Checked<_>, task| {
+        checked.machine.task(TaskId::first(task)).expect("a task").fpstate().permitted()
+    };
+    checked.run("spawn T0; in c0 T0; fork c0 T1; permit c0 TILEDATA; fork c0 T2");
+    assert_eq!([0, 1, 2].map(|task| permitted(&checked, task)), [TILES, ComponentSet::EMPTY, TILES]);
+    checked.run("exec c0");
+    assert_eq!([0, 2].map(|task| permitted(&checked, task)), [ComponentSet::EMPTY, TILES]);
+}
+
+#[test]
 fn a_new_program_has_no_tiles_and_no_permission() {
     tell_where(
         TILES,

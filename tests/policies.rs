@@ -333,6 +333,26 @@ fn what_a_program_gives_up_at_a_call_is_neither_saved_nor_loaded() {
     });
 }
 
+/// From the system call to the return, behind which user code writes whatever it finds.
+#[test]
+fn a_task_has_given_up_only_behind_a_system_call() {
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, CallBoundary, 1);
+        for (event, has_given_up) in [
+            ("spawn T0; in c0 T0; return c0 T0", false),
+            ("entry c0 interrupt", false),
+            ("return c0 T0; entry c0 system-call", true),
+            ("out c0", true),
+            ("in c0 T0", true),
+            ("return c0 T0", false),
+        ] {
+            checked.run(event);
+            let fpstate = checked.machine.task(T0).expect("T0").fpstate();
+            assert_eq!(fpstate.has_given_up(), has_given_up, "{event}");
+        }
+    });
+}
+
 /// Whoever writes what was given up makes it count again, and a child takes what its parent still had.
 #[test]
 fn what_is_written_behind_a_call_is_loaded() {
