@@ -3,10 +3,10 @@
 mod support;
 
 use fpuswitch::{
-    Component, CpuId, KernelContext, Pkru, Rfbm, TaskId, Value,
+    Component, ComponentSet, CpuId, KernelContext, Pkru, Rfbm, TaskId, Value,
     fpu::{
-        self, Before, Fpstate, Load, NotUsable, OwnerSlot, PkruMode, Policy, PreemptOff, Save, SignalStep,
-        TaskKind, policy::Builtin,
+        self, Before, DynamicUse, Fpstate, FrameLoad, FrameSave, Load, NotUsable, OwnerSlot, PkruMode,
+        Policy, PreemptOff, Save, SignalStep, TaskKind, policy::Builtin,
     },
     machine::Machine,
     registers::{AbstractImage, AbstractRegs, Fault, Image, Program, RegisterFile},
@@ -147,6 +147,34 @@ fn functions_leave_what_they_promise_behind_whatever_was_before() {
     fpu::signal_deliver(&mut task);
     assert_eq!(fpu::exec(&mut cpu.section(), &Builtin::OwnerSlot, &mut task), Ok(Load::Deferred));
     assert_eq!(task.signal(), SignalStep::Idle, "a new program has no signals");
+}
+
+/// A program can write a frame with tiles that it may not use: what XFD disables is not restored (#NM), and no image has room
+/// for it.
+#[test]
+fn a_frame_gives_a_task_no_component_that_it_has_no_room_for() {
+    let (mut cpu, mut task) = (Cpu::new(0), user_task(T0));
+    let tiles = ComponentSet::EMPTY.with(Component::TILEDATA);
+    let policy = Builtin::OwnerSlot;
+    fpu::permit(&mut task, Component::TILEDATA);
+    assert_eq!(fpu::return_to_user(&mut cpu.section(), &policy, &mut task), Ok(Load::Restored));
+    let asked = fpu::dynamic_use(&mut cpu.section(), &policy, &mut task, Component::TILEDATA);
+    assert_eq!(asked, Ok((Save::Kept, DynamicUse::Asked)));
+    assert_eq!(fpu::dynamic_grow(&mut cpu.section(), &mut task), Ok(DynamicUse::Grown));
+    cpu.regs.run(Program::Fill(Component::TILEDATA, value(5)));
+    cpu.regs.run(Program::Fill(Component::AVX, value(7)));
+    let mut frame = cpu.regs.frame_with_room(cpu.regs.enabled());
+    let saved = fpu::signal_save(&mut cpu.section(), &mut task, &mut frame);
+    assert_eq!(saved, Ok((Load::AlreadyLive, FrameSave::Saved)));
+
+    let (mut cpu, mut other) = (Cpu::new(1), user_task(T1));
+    assert_eq!(fpu::sigreturn_load(&mut cpu.section(), &mut other, &frame), Ok(FrameLoad::Loaded));
+    let held = |get: &dyn Fn(Component) -> Value| [Component::AVX, Component::TILEDATA].map(get);
+    assert_eq!(held(&|component| cpu.regs.get(component)), [value(7), Value::INITIAL]);
+    assert_eq!(cpu.slot.xfd(), tiles);
+    assert_eq!(fpu::sigreturn_copy(&mut cpu.section(), &mut other, &frame), Ok(FrameLoad::Copied));
+    assert_eq!(held(&|component| other.image().get(component)), [value(7), Value::INITIAL]);
+    assert!(!other.image().has_room_for(Component::TILEDATA));
 }
 
 /// T1 waits with 9 in AVX; T0 waits with an image that a restore refuses. No public function makes such an
