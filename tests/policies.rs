@@ -415,7 +415,18 @@ fn a_task_without_fpu_instructions_costs_nothing_and_takes_nothing() {
              user-write c0 AVX 1
              entry c0 interrupt; out c0
              in c0 T1           | load deferred
-             return c0 T1       | restored",
+             return c0 T1       | restored
+             entry c0 interrupt",
+        );
+        // A kernel FPU section gives the trap back to an FPU-free task alone.
+        tell(
+            &mut checked,
+            Some(0),
+            "kernel-fpu-begin c0 softirq | saved
+             kernel-fpu-end c0           | load deferred
+             out c0; in c0 T0
+             kernel-fpu-begin c0 softirq | already in memory
+             kernel-fpu-end c0           | trap armed",
         );
     });
 }
