@@ -37,7 +37,7 @@ fn keeps_in_kernel(scope: &Scope, policy: &impl Policy) -> bool {
 }
 
 /// All of them.
-pub(super) fn situations<P: Policy>() -> [Situation<P>; 20] {
+pub(super) fn situations<P: Policy>() -> [Situation<P>; 19] {
     let situation = |name, expected, is_there| Situation { name, expected, is_there };
     [
         situation(
@@ -66,17 +66,15 @@ pub(super) fn situations<P: Policy>() -> [Situation<P>; 20] {
             },
         ),
         situation(
-            "a slot names a dead task",
+            "a slot names a dead task whose place another has",
             |scope, policy| scope.cpus > 1 && keeps_in_kernel(scope, policy),
             |bench| {
                 let mut owners = bench.machine.cpus().iter().filter_map(|cpu| cpu.slot().owner());
-                owners.any(|owner| bench.machine.task(owner).is_none_or(|task| task.has_exited()))
+                owners.any(|owner| {
+                    let place = bench.machine.tasks().get(owner.slot() as usize);
+                    place.is_some_and(|task| task.fpstate().id() != owner && !task.is_gone())
+                })
             },
-        ),
-        situation(
-            "a slot for tasks is used again",
-            |_, _| true,
-            |bench| some(bench, |fpstate| fpstate.id().generation() > 1),
         ),
         situation(
             "a kernel FPU section is open over a task in the kernel",

@@ -268,6 +268,12 @@ pub(crate) fn tells_calls(policy: &impl Policy) -> bool {
     policy.form().calls != Calls::KeepAll || (0..=u8::MAX).flat_map(all_facts).any(differs)
 }
 
+/// Whether a return under the policy may leave the first-use trap as it is.
+#[cfg(feature = "explore")]
+pub(crate) fn may_keep_trap(policy: &impl Policy) -> bool {
+    (0..=u8::MAX).flat_map(all_facts).any(|facts| policy.return_to_user(facts) == LoadRule::Defer)
+}
+
 /// The count of [`Facts::uses`] from which on the policy answers the same, whatever the rest.
 #[cfg(feature = "explore")]
 pub(crate) fn most_uses_told_apart(policy: &impl Policy) -> u8 {
