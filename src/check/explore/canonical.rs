@@ -7,7 +7,9 @@
 //! belongs to the same task, and a check compares it with what that task ought to see. So of each place that counts, it is
 //! told whether it holds what it ought to. A place counts if somebody may still read it: an image while it is the truth,
 //! registers while a task is valid there, the half of a guest that is not in use, frames. Besides, of what a program ought
-//! to see it is told whether it is initial, as tiles differ in that, and of PKRU whether it allows what is tried.
+//! to see it is told whether it is initial, as tiles differ in that, and of PKRU whether it allows what is tried. All this
+//! holds while every place that counts holds what it ought to. Where a defect is planted, or user code alone is the judge,
+//! wrong values are not told from each other: a list that is found is right, and that none is found proves nothing.
 //!
 //! IA32_XFD counts where a task is valid, and the first-use trap in user mode, or where a policy leaves it as it is at the
 //! return.
@@ -55,6 +57,8 @@ fn orders(count: usize, signs: [u32; MOST]) -> impl Iterator<Item = [u8; MOST]> 
 pub(super) struct Tells {
     /// System calls from interrupts.
     pub(super) calls: bool,
+    /// Exceptions from interrupts.
+    pub(super) exceptions: bool,
     /// In the kernel, whether the first-use trap is armed: a return may leave it so.
     pub(super) trap: bool,
     /// FPU-free programs from others.
@@ -211,7 +215,8 @@ impl Walk for Canonical<'_> {
     #[inline]
     fn ought_pkru(&mut self, pkru: &mut Pkru) {
         if self.tells.pkru {
-            self.out.push(u8::from(pkru.allows(PAGE)));
+            let is_initial = self.tells.initial && *pkru == Pkru(0);
+            self.out.push(u8::from(pkru.allows(PAGE)) | u8::from(is_initial) << 1);
         }
     }
 

@@ -38,7 +38,7 @@ pub struct Progress {
 /// Goes through every state that a machine under `policy` can reach, and checks every invariant in each.
 ///
 /// # Errors
-/// [`ExploreError`]: a [`Violation`](super::Violation), whose list of events is a shortest one if the scope has one
+/// [`ExploreError`]: a [`Violation`], whose list of events is a shortest one if the scope has one
 /// thread, or a scope that there is no machine for.
 ///
 /// ```

@@ -8,7 +8,7 @@ use super::{
     situations::{Situation, situations},
 };
 use crate::{
-    Component, CpuId, Event, TaskId, Value,
+    Component, CpuId, EntryKind, Event, TaskId, Value,
     check::{Breach, Group, Invariant, check, check_seen, spec_for},
     fpu::{
         Policy,
@@ -68,6 +68,7 @@ pub(super) struct Model<P: Policy + Send> {
     /// From this count of uses on, all are the same to the policy.
     most_uses: u8,
     tells: Tells,
+    names_invariants: bool,
 }
 
 /// How everything begins. What user code writes is left out where the first-use trap is not armed, or is.
@@ -95,6 +96,7 @@ impl<P: Policy + Send> Model<P> {
         let most_uses = policy::most_uses_told_apart(&policy);
         let tells = Tells {
             calls: policy::tells_calls(&policy),
+            exceptions: policy::tells_entry(&policy, EntryKind::Exception),
             trap: policy::may_keep_trap(&policy),
             fpu_free: policy.form().in_user == InUser::TrapIfFpuFree,
             initial: scope.groups.is_empty() || policy.defect().is_some(),
@@ -109,7 +111,13 @@ impl<P: Policy + Send> Model<P> {
             let _ = start.apply(event);
         }
         start.machine.grow_slots(scope.cpus + scope.tasks);
-        Ok(Self { scope, new, start, desks: ThreadLocal::new(), most_uses, tells })
+        let desks = ThreadLocal::new();
+        Ok(Self { scope, new, start, desks, most_uses, tells, names_invariants: false })
+    }
+
+    /// The same with a property for each invariant.
+    pub(super) fn with_named_invariants(self) -> Self {
+        Self { names_invariants: true, ..self }
     }
 
     /// A machine on which nothing has happened yet.
@@ -259,7 +267,12 @@ impl<P: Policy + Send + Sync + 'static> stateright::Model for Model<P> {
                 })),*]
             };
         }
-        let always = always!(I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 I12 I13 I14);
+        // On the page each has a name; a search asks once.
+        let always = if self.names_invariants {
+            Vec::from(always!(I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 I12 I13 I14))
+        } else {
+            vec![Property::<Self>::always("every invariant", |model, state| model.broken(state).is_none())]
+        };
         let conditions: [fn(&Self, &State) -> bool; 19] =
             conditions!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18);
         let expected = |situation: &Situation<P>| (situation.expected)(&self.scope, self.new.policy());

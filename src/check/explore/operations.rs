@@ -162,6 +162,14 @@ impl<P: Policy> Maker<'_, P> {
         }
         if current != idler && !task.has_exited() {
             self.can([Event::Exit(cpu)]);
+            if self.has(Group::Pkru) {
+                for slot in (0..self.bench.user_slots()).map(|n| self.bench.user_slot(n)) {
+                    let whose = self.bench.machine.tasks().get(slot).filter(|task| !task.has_exited());
+                    if let Some(whose) = whose {
+                        self.can([Event::UserMemory(cpu, whose.fpstate().id(), PAGE)]);
+                    }
+                }
+            }
             if task.fpstate().is_user() {
                 self.in_kernel(cpu, task);
             }
@@ -184,6 +192,9 @@ impl<P: Policy> Maker<'_, P> {
             self.can([Event::Entry(cpu, EntryKind::Interrupt)]);
             if self.tells.calls {
                 self.can([Event::Entry(cpu, EntryKind::SystemCall)]);
+            }
+            if self.tells.exceptions {
+                self.can([Event::Entry(cpu, EntryKind::Exception)]);
             }
             if task.fpstate().is_fpu_free() {
                 self.can([Event::FpuFault(cpu)]);
@@ -239,6 +250,12 @@ impl<P: Policy> Maker<'_, P> {
                         for change in CHANGES {
                             self.can([Event::Frame(id, change), load]);
                         }
+                        let legacy = Event::Frame(id, FrameChange::BadMagic);
+                        self.can([legacy, Event::Frame(id, FrameChange::RestAbsent), load]);
+                        if self.has(Group::Pkru) {
+                            self.can([Event::Frame(id, FrameChange::Pkru(Some(PKRU))), load]);
+                            self.can([Event::Frame(id, FrameChange::Pkru(None)), load]);
+                        }
                     }
                 }
                 SignalStep::SaveFaulted | SignalStep::LoadFaulted => self.can([Event::SignalFaultIn(cpu)]),
@@ -254,7 +271,6 @@ impl<P: Policy> Maker<'_, P> {
             }
         }
         if self.has(Group::Pkru) {
-            self.can([Event::UserMemory(cpu, id, PAGE)]);
             self.can([Event::KernelPkru(cpu, PKRU)]);
         }
     }
@@ -289,8 +305,8 @@ impl<P: Policy> Maker<'_, P> {
 
 /// How a frame is no longer what the kernel wrote, one at a time.
 const CHANGES: [FrameChange; 6] = [
-    FrameChange::Absent,
     FrameChange::RestAbsent,
+    FrameChange::Absent,
     FrameChange::Unmapped,
     FrameChange::BadHeader,
     FrameChange::BadMagic,

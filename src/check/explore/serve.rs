@@ -30,7 +30,7 @@ pub fn serve<P: Policy + Send + Sync + 'static>(
     scope: &Scope,
     address: impl ToSocketAddrs,
 ) -> Result<(), ServeError> {
-    let model = Model::new(policy, scope.clone())?;
+    let model = Model::new(policy, scope.clone())?.with_named_invariants();
     let addresses: Vec<_> = address.to_socket_addrs()?.collect();
     // The server would panic where this fails.
     drop(TcpListener::bind(&addresses[..])?);

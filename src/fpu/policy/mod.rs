@@ -261,11 +261,14 @@ fn all_facts(uses: u8) -> impl Iterator<Item = Facts> {
 /// Whether it makes a difference under the policy that a task enters the kernel by a system call.
 #[cfg(feature = "explore")]
 pub(crate) fn tells_calls(policy: &impl Policy) -> bool {
-    let differs = |facts| {
-        let answer = |kind| policy.entry(kind, facts);
-        answer(EntryKind::SystemCall) != answer(EntryKind::Interrupt)
-    };
-    policy.form().calls != Calls::KeepAll || (0..=u8::MAX).flat_map(all_facts).any(differs)
+    policy.form().calls != Calls::KeepAll || tells_entry(policy, EntryKind::SystemCall)
+}
+
+/// Whether the policy decides otherwise at entries of that kind than at interrupts.
+#[cfg(feature = "explore")]
+pub(crate) fn tells_entry(policy: &impl Policy, kind: EntryKind) -> bool {
+    let differs = |facts| policy.entry(kind, facts) != policy.entry(EntryKind::Interrupt, facts);
+    (0..=u8::MAX).flat_map(all_facts).any(differs)
 }
 
 /// Whether a return under the policy may leave the first-use trap as it is.
