@@ -47,9 +47,13 @@ fn orders(count: usize, signs: [u32; MOST]) -> impl Iterator<Item = [u8; MOST]> 
     ORDERS.iter().filter(sorted).copied()
 }
 
-/// What is told of values.
+/// What else is told apart, where it makes a difference.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tells {
+    /// System calls from interrupts.
+    pub(super) calls: bool,
+    /// FPU-free programs from others.
+    pub(super) fpu_free: bool,
     /// Whether each is initial: of every component, not of tiles alone.
     pub(super) initial: bool,
     /// Whether PKRU allows what is tried: somebody tries.

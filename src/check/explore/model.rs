@@ -10,7 +10,10 @@ use super::{
 use crate::{
     Component, CpuId, Event, TaskId, Value,
     check::{Breach, Group, Invariant, check, check_seen, spec_for},
-    fpu::{Policy, policy},
+    fpu::{
+        Policy,
+        policy::{self, InUser},
+    },
     machine::Machine,
     registers::AbstractRegs,
 };
@@ -91,6 +94,8 @@ impl<P: Policy + Send> Model<P> {
         scope.check(&policy)?;
         let most_uses = policy::most_uses_told_apart(&policy);
         let tells = Tells {
+            calls: policy::tells_calls(&policy),
+            fpu_free: policy.form().in_user == InUser::TrapIfFpuFree,
             initial: scope.groups.is_empty() || policy.defect().is_some(),
             pkru: scope.groups.contains(&Group::Pkru),
         };
@@ -227,7 +232,7 @@ impl<P: Policy + Send + Sync + 'static> stateright::Model for Model<P> {
     fn actions(&self, state: &State, actions: &mut Vec<Operation>) {
         self.look(state, |desk| {
             if desk.broken.is_none() && !desk.bench.is_stuck() {
-                operations::operations(&mut desk.bench, &self.scope, actions);
+                operations::operations(&mut desk.bench, &self.scope, self.tells, actions);
             }
         });
     }
