@@ -1,9 +1,13 @@
 //! A policy of your own: written, checked, and compared on a recording of the real kernel.
 //!
-//! `cargo run --features proptest --example own_policy`. `docs/own-policy.md` walks through it.
+//! `cargo run --release --features proptest,explore --example own_policy`. `docs/own-policy.md` walks through it.
 
 use fpuswitch::{
-    check::{RandomEvents, Steps, random_events},
+    check::{
+        ExploreError, RandomEvents, Scope, Steps,
+        corpus::{Finding, corpus},
+        explore, random_events,
+    },
     fpu::{
         Facts, Form, LoadRule, Policy, SaveRule,
         policy::{InKernel, NotRunning},
@@ -94,6 +98,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     let found = found.min_by_key(|found| found.events().len()).ok_or("nothing is found")?;
     println!("{}", found.event_file());
     assert!(found.events().len() < 10);
+
+    // In full: every state of a small machine, and the shortest list there is when there is something to be found.
+    let counts = explore(policy, &Scope::default())?;
+    println!("{}: {} states, {} operations", Scope::default(), counts.states, counts.transitions);
+    assert!(counts.never.is_empty(), "{:?}", counts.never);
+    let Err(ExploreError::Violation(found)) = explore(careless, &Scope::default()) else {
+        return Err("nothing is found".into());
+    };
+    println!("\n{found}");
+    assert!(found.events().len() < 15);
+
+    // Would those checks find an error in the mechanism? Each historic bug is planted below the policy.
+    let findings = corpus(policy)?;
+    let (found, not_found): (Vec<_>, Vec<_>) =
+        findings.iter().filter(|finding| !finding.bug.harmless).partition(|finding| finding.breach.is_some());
+    let names = |findings: Vec<&Finding>| findings.iter().map(|finding| finding.bug.id).collect::<Vec<_>>();
+    println!("{} bugs are found, and not {}\n", found.len(), names(not_found).join(", "));
+    assert!(found.len() > 40);
 
     // On a recording of the kernel, beside what the kernel does.
     let own = replay(RECORDING, &Options { check: true, ..Options::new(vec![policy]) })?;

@@ -5,7 +5,7 @@ mod support;
 use fpuswitch::{
     ComponentSet, EventFile,
     check::{
-        Group, Invariant, Planted, RandomEvents, Steps, Violation,
+        Explored, Group, Invariant, Planted, RandomEvents, Steps, Violation,
         corpus::{Bug, Defective, OUT_OF_SCOPE, Tier, bugs},
     },
     fpu::{
@@ -50,8 +50,9 @@ fn tell<R: RegisterFile + Clone, P: Policy>(bug: &Bug, regs: &R, policy: P, all:
 #[track_caller]
 fn shows<R: RegisterFile + Clone>(bug: &Bug, wrong: &R, right: &R) -> bool {
     let id = bug.id;
-    assert_eq!(tell(bug, right, bug.policy, false), Told::Held, "{id}: the right mechanism");
-    let planted = Planted { policy: bug.policy, defect: bug.defect };
+    let policy = Explored::from(bug.policy);
+    assert_eq!(tell(bug, right, policy, false), Told::Held, "{id}: the right mechanism");
+    let planted = Planted { policy, defect: bug.defect };
     let events = bug.events.parse::<EventFile>().expect("a file of events").events.len();
     let expected = if bug.harmless { Told::Held } else { Told::Broken(events, bug.invariant) };
     match tell(bug, wrong, planted, true) {
@@ -80,7 +81,9 @@ fn every_list_of_the_corpus_breaks_its_invariant() {
         let mut shown = Vec::new();
         on_every_register_file!(|regs| shown.push(shows(bug, regs, regs)));
         assert!(shown[0], "{}: not on abstract registers", bug.id);
-        assert!(shown[1..].contains(&true), "{}: on no registers with bytes", bug.id);
+        // A load of a frame that is absent as a whole changes nothing in registers with bytes.
+        let is_torn = bug.defect == Defect::FailedLoadKeepsOwner;
+        assert!(is_torn || shown[1..].contains(&true), "{}: on no registers with bytes", bug.id);
     }
 }
 
@@ -113,15 +116,18 @@ fn hardware_shows_the_bugs_of_the_corpus() {
     println!("HARDWARE corpus-on-host: SKIPPED: built without the feature host");
 }
 
-/// The preload of 2008 takes six slices with a use, and a machine that counts to one shows it behind the first.
+/// The list of the preload of 2008 is for a count of one; the policy as it was counts five slices with a use first.
 #[test]
-fn a_small_count_shows_the_preload_soon() {
-    let planted = Planted { policy: TrapRestore::behind(0), defect: Defect::PreloadInitialises };
-    let events = "spawn T0; in c0 T0; return c0 T0; first-use c0; user-write c0 AVX 2; entry c0 interrupt
-        signal-deliver c0; out c0; in c0 T0";
+fn the_preload_shows_behind_the_sixth_slice_too() {
+    let planted = Planted { policy: TrapRestore::default(), defect: Defect::PreloadInitialises };
+    let slices = "return c0 T0; first-use c0; entry c0 interrupt; out c0; in c0 T0\n".repeat(5);
+    let events = format!(
+        "spawn T0; in c0 T0; return c0 T0; first-use c0; user-write c0 AVX 2; entry c0 interrupt; out c0; in c0 T0
+        {slices} signal-deliver c0; out c0; in c0 T0"
+    );
     let machine = Machine::<AbstractRegs, _>::new(planted, 1);
-    let found = Violation::behind(machine, &support::events(events)).expect("a violation");
-    assert_eq!((found.breach().invariant, found.events().len()), (Invariant::I2, 9));
+    let found = Violation::behind(machine, &support::events(&events)).expect("a violation");
+    assert_eq!((found.breach().invariant, found.events().len()), (Invariant::I2, 36));
 }
 
 /// What is no error is not found by other lists either.

@@ -99,3 +99,21 @@ fn every_invariant_has_a_row_that_names_tests_that_there_are() {
         }
     }
 }
+
+#[test]
+fn the_other_document_names_tests_that_there_are() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential");
+    let elsewhere = fs::read_dir(folder).expect("the tests").map(|entry| entry.expect("an entry").path());
+    let text: String = elsewhere.map(|path| fs::read_to_string(path).expect("a test")).collect();
+    let tests = tests();
+    let is_test =
+        |name: &str| tests.iter().any(|(test, _)| test == name) || text.contains(&format!("fn {name}()"));
+    let doc = include_str!("../docs/testing.md");
+    let is_name = |word: &&str| {
+        word.matches('_').count() > 2 && word.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+    };
+    let mut names: Vec<_> = doc.lines().flat_map(quoted).filter(is_name).collect();
+    assert!(names.len() > 20, "{}", names.len());
+    names.retain(|name| !is_test(name));
+    assert!(names.is_empty(), "no such tests: {names:?}");
+}

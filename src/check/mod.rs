@@ -22,6 +22,7 @@ pub use explore::{
     Counts, ExploreError, Explored, Judge, Progress, Scope, ScopeError, ServeError, beginning, explore,
     explore_with, serve,
 };
+#[cfg(feature = "explore")]
 pub use group::{Group, UnknownGroup};
 pub use invariants::{Breach, Invariant, check};
 pub use minimise::minimise;

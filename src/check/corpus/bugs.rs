@@ -74,7 +74,7 @@ pub(super) const BUGS: &[Bug] = bugs! {
 
     "dead-owner-matches" "8" 2017 "arm64 Linux" "registers of dead tasks"
     "a new task finds the registers of the dead one whose name it has"
-    I5 OwnerSlot DeadOwnerMatches [] Explorer;
+    I13 OwnerSlot DeadOwnerMatches [] Explorer;
 
     "grow-keeps-claim" "9" 2024 "arm64 Linux" "CVE-2024-50275, 751ecf6afd65"
     "room for a dynamic component leaves the claim of a CPU that has the old XFD"
@@ -126,7 +126,7 @@ pub(super) const BUGS: &[Bug] = bugs! {
 
     "child-inherits-last-cpu" "23" 0 "any" "what generations in names prevent"
     "a child in a dead task's slot inherits a claim on the dead task's registers"
-    I5 OwnerSlot ChildInheritsLastCpu [] Explorer;
+    I13 OwnerSlot ChildInheritsLastCpu [] Explorer;
 
     "fault-in-believes-frame" "24" 2024 "Linux" "CVE-2024-26603, d877550eaf2d"
     "what is faulted in is as long as the frame says, and the retries do not end"
@@ -198,7 +198,7 @@ pub(super) const BUGS: &[Bug] = bugs! {
 
     "garbage-pkru" "39" 0 "CRIU" "PKRU of a frame that has none"
     "a program is locked out of its memory by a PKRU that nobody wrote"
-    I7 OwnerSlot GarbagePkru [Pkru Signals] Explorer;
+    I7 OwnerSlot GarbagePkru [Signals] Explorer;
 
     "handler-keeps-registers" "40" 0 "Graphene" "registers at the entry"
     "a handler starts in the registers that were interrupted"

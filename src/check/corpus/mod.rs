@@ -1,21 +1,24 @@
 //! The corpus: bugs that kernels and runtimes had, each as a [`Defect`] and a list of events that shows it.
 //!
 //! A list is a file in the folder `corpus`. The invariant is broken behind its last event, under the policy that the bug
-//! names on a mechanism with the defect, and under the right mechanism nothing is. Most begin alike: T0 in user mode on c0
-//! with values of its own in SSE and AVX, the kernel thread T1 on c1, and another, T2, for c0.
+//! names, [as it is explored](super::Explored), on a mechanism with the defect, and under the right mechanism nothing is. Of the
+//! lists that show it on abstract registers it is a shortest one, which [`find`] finds; `docs/corpus.md` has all of them.
+//! They begin [alike](super::beginning): T0 in user mode on c0 with values of its own in SSE and AVX, the kernel thread T2
+//! on c1, and another, T1, for c0.
 //!
 //! ```
 //! use fpuswitch::{EventFile, machine::Machine, registers::AbstractRegs};
-//! use fpuswitch::check::{Planted, Violation, corpus::bugs};
+//! use fpuswitch::check::{Explored, Planted, Violation, corpus::bugs};
 //!
 //! let bug = bugs().iter().find(|bug| bug.id == "exec-clears-owner").unwrap();
 //! let events: Vec<_> = bug.events.parse::<EventFile>()?.events.into_iter().map(|(_, event)| event).collect();
 //!
-//! let policy = Planted { policy: bug.policy, defect: bug.defect };
-//! let found = Violation::behind(Machine::<AbstractRegs, _>::new(policy, 2), &events).unwrap();
+//! let policy = Explored::from(bug.policy);
+//! let planted = Planted { policy, defect: bug.defect };
+//! let found = Violation::behind(Machine::<AbstractRegs, _>::new(planted, 2), &events).unwrap();
 //! assert_eq!(found.breach().invariant, bug.invariant);
 //! assert_eq!(found.events(), events);
-//! assert!(Violation::behind(Machine::<AbstractRegs, _>::new(bug.policy, 2), &events).is_none());
+//! assert!(Violation::behind(Machine::<AbstractRegs, _>::new(policy, 2), &events).is_none());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -59,7 +62,7 @@ pub struct Bug {
     pub invariant: Invariant,
     /// On which registers it shows.
     pub tier: Tier,
-    /// The policy under which the list shows it.
+    /// The policy under which the list shows it, in the form in which it is [explored](super::Explored).
     pub policy: Builtin,
     /// What is wrong in the mechanism.
     pub defect: Defect,

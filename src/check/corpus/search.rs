@@ -37,6 +37,15 @@ impl Finding {
 /// How long a list is behind its [beginning](crate::check::beginning). A switch and a kernel FPU section count one each; an
 /// attempt to write or to read a signal frame counts with what leads to it; what user code writes, and what becomes of
 /// frames, counts nothing.
+///
+/// ```
+/// use fpuswitch::{EventFile, check::corpus::length};
+/// let file: EventFile = "spawn T0\nkernel-thread T1\nin c0 T0\nreturn c0 T0\nuser-write c0 AVX 1\n\
+///     entry c0 interrupt\nout c0\nin c0 T1\nkernel-fpu-begin c0 softirq\nkernel-fpu-end c0".parse()?;
+/// let events: Vec<_> = file.events.into_iter().map(|(_, event)| event).collect();
+/// assert_eq!(length(&events), 3); // an entry, a switch, a section
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn length(events: &[Event]) -> usize {
     let runs = events.iter().position(|event| matches!(event, Event::UserWrite(..) | Event::Return(..)));
     let begins =
@@ -70,6 +79,15 @@ pub fn scope(bug: &Bug, judge: Judge) -> Scope {
 
 /// Searches for a bug under the policy that it names: explores, or, where it takes bytes, lets its list happen on
 /// [`Defective`] software registers.
+///
+/// ```
+/// use fpuswitch::check::{Judge, corpus::{bugs, find}};
+/// let bug = bugs().iter().find(|bug| bug.id == "write-without-save").unwrap();
+/// let finding = find(bug, Judge::Invariants);
+/// assert_eq!((finding.invariant(), finding.length()), (Some(bug.invariant), 1));
+/// // User code finds what is wrong when it runs again.
+/// assert_eq!(find(bug, Judge::UserCode).length(), 2);
+/// ```
 pub fn find(bug: &'static Bug, judge: Judge) -> Finding {
     let policy = Explored::from(bug.policy);
     match find_under(policy, bug, judge) {
