@@ -13,6 +13,14 @@ use fpuswitch::{
     machine::Machine,
     registers::{AbstractRegs, RegisterFile},
 };
+use std::{
+    collections::HashMap,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
 
 /// Searches for a bug, and prints how it shows.
 pub(super) fn one(bug: &'static Bug, arguments: &Arguments) -> Status {
@@ -112,27 +120,30 @@ pub(super) fn all(arguments: &Arguments) -> Status {
             ["number", "id", "broken", "length", "states", "what"];
         print(format_args!("{number:<8}  {id:<25}  {invariant:<6}  {length:>6}  {states:>8}  {what}\n"));
     }
-    for bug in bugs() {
-        let found = match arguments.policy {
-            Some(Named(policy)) => find_under(Explored::from(policy), bug, arguments.judge()),
-            None => Ok(find(bug, arguments.judge())),
-        };
-        let finding = match found {
-            Ok(finding) => finding,
-            Err(error) => return complain(bug.id, &error),
-        };
-        let may_be_missed = arguments.policy.is_some() || arguments.user_code;
-        let is_fine = finding.invariant().is_none() && may_be_missed || is_as_expected(&finding, arguments);
-        if !is_fine {
-            status = Status::Finding;
-            unexpected.push(bug);
-        }
-        if arguments.json {
-            status = status.max(json::print_line(&json::Bug::new(&finding)));
-        } else {
-            print_row(&finding);
-        }
-    }
+    in_order(
+        |bug| search(bug, arguments),
+        |bug, found| {
+            let finding = match found {
+                Ok(finding) => finding,
+                Err(error) => {
+                    status = complain(bug.id, &error);
+                    return;
+                }
+            };
+            let may_be_missed = arguments.policy.is_some() || arguments.user_code;
+            let is_fine =
+                finding.invariant().is_none() && may_be_missed || is_as_expected(&finding, arguments);
+            if !is_fine {
+                status = status.max(Status::Finding);
+                unexpected.push(bug);
+            }
+            if arguments.json {
+                status = status.max(json::print_line(&json::Bug::new(&finding)));
+            } else {
+                print_row(&finding);
+            }
+        },
+    );
     if arguments.json {
         return status;
     }
@@ -149,6 +160,41 @@ pub(super) fn all(arguments: &Arguments) -> Status {
         print(format_args!("\nNot as the catalogue says: {all}\n"));
     }
     status
+}
+
+fn search(bug: &'static Bug, arguments: &Arguments) -> Result<Finding, ScopeError> {
+    match arguments.policy {
+        Some(Named(policy)) => find_under(Explored::from(policy), bug, arguments.judge()),
+        None => Ok(find(bug, arguments.judge())),
+    }
+}
+
+/// Searches for all bugs, a thread a core, and hands each result on in the order of the catalogue as soon as it is there.
+fn in_order<T: Send>(search: impl Fn(&'static Bug) -> T + Sync, mut hand_on: impl FnMut(&'static Bug, T)) {
+    let next = AtomicUsize::new(0);
+    let (found, all) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..super::cores() {
+            let (next, search, found) = (&next, &search, found.clone());
+            scope.spawn(move || {
+                while let Some(bug) = bugs().get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // The receiver is there until all senders are gone.
+                    let _ = found.send((bug.id, search(bug)));
+                }
+            });
+        }
+        drop(found);
+        let mut waiting = HashMap::new();
+        let mut bugs = bugs().iter().peekable();
+        for (id, result) in all {
+            waiting.insert(id, result);
+            while let Some((bug, result)) = bugs.peek().and_then(|bug| Some((*bug, waiting.remove(bug.id)?)))
+            {
+                bugs.next();
+                hand_on(bug, result);
+            }
+        }
+    });
 }
 
 fn print_row(finding: &Finding) {
