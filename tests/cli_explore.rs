@@ -55,19 +55,10 @@ fn an_exploration_is_one_object_of_json() {
         assert!(found[count].as_u64().is_some_and(|count| count > 0), "{count}: {text}");
     }
     assert!(names(&found["reached"]).contains(&"a handler runs"), "{text}");
+    // A situation that ought to come up and does not is a finding.
     let expected = if names(&found["never"]).is_empty() { 0 } else { 1 };
     assert_eq!((status, errors.as_str()), (Some(expected), ""), "{text}");
     assert!(found["violation"].is_null());
-}
-
-#[test]
-fn a_situation_that_never_comes_up_is_a_finding() {
-    // Somebody has to make the children that another user task comes from, and nobody exits and is replaced at once.
-    let (status, text, _) = fpuswitch(&["explore", "--json", "--cpus", "1", "--tasks", "1"]);
-    let found: Value = serde_json::from_str(&text).expect("one object");
-    let all = [names(&found["reached"]), names(&found["never"])].concat();
-    assert!(all.contains(&"no user task is left"), "{text}");
-    assert_eq!(status == Some(1), !names(&found["never"]).is_empty(), "{text}");
 }
 
 #[test]

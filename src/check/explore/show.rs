@@ -49,7 +49,7 @@ fn write(bench: &Bench<OwnerSlot>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(pkru) = cpu.regs().pkru() {
             write!(f, " PKRU {pkru}")?;
         }
-        writeln!(f, "{}", if slot.xfd().is_empty() { "" } else { ", tiles disabled" })?;
+        writeln!(f, "{}", if slot.xfd().is_empty() { ", tiles enabled" } else { "" })?;
     }
     for n in 0..bench.user_slots() {
         let Some(task) = bench.machine.tasks().get(bench.user_slot(n)).filter(|task| !task.is_gone()) else {
