@@ -6,14 +6,14 @@ use super::{
 };
 use crate::{
     Component,
-    fpu::Policy,
-    machine::{Current, Machine},
-    registers::RegisterFile,
+    fpu::{Policy, SignalStep},
+    machine::{Current, Machine, Task},
+    registers::{Frame, Image, RegisterFile},
 };
 use alloc::format;
 
 /// Checks only what user code sees: whoever runs in user mode finds what the reference model says, in every component and in
-/// PKRU. Errors that are latent pass.
+/// PKRU, and so does whoever reads the signal frames that were written. Errors that are latent pass.
 ///
 /// # Errors
 /// I1 when the reference model has nobody running user code there, I2 for a component, I7 for PKRU.
@@ -42,6 +42,29 @@ pub fn check_seen<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Sp
             let (is, ought) = (cpu.regs().get(component), state.value(component));
             holds(Invariant::I2, fits(machine, is, ought), || {
                 format!("{task} sees {component} = {is} on {name}, expected {}", Shown(ought))
+            })?;
+        }
+    }
+    machine.tasks().iter().try_for_each(|task| check_frames(machine, spec, task))
+}
+
+/// A frame that has been written holds what was to be saved. What is absent or damaged, or not written yet, is not looked at.
+fn check_frames<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, task: &Task<R>) -> Checked {
+    let (fpstate, regs) = (task.fpstate(), machine.cpus()[0].regs());
+    let Some(state) = spec.state(fpstate.id()) else { return Ok(()) };
+    let is_unwritten = matches!(fpstate.signal(), SignalStep::Save | SignalStep::SaveFaulted);
+    let written = task.frames().len() - usize::from(is_unwritten).min(task.frames().len());
+    for (frame, (ought, _)) in task.frames().iter().zip(state.frames()).take(written) {
+        let mut image = regs.new_image();
+        let components = regs.enabled().without(Component::PKRU) & fpstate.image().room();
+        let copied = image.grow(components).is_ok()
+            && frame.contents(components).is_ok_and(|contents| {
+                contents.components == components && frame.copy_to(contents, &mut image).is_ok()
+            });
+        for component in components.iter().filter(|_| copied) {
+            let (is, ought) = (image.get(component), ought(component));
+            holds(Invariant::I2, fits(machine, is, ought), || {
+                format!("a frame of {} holds {component} = {is}, expected {}", fpstate.id(), Shown(ought))
             })?;
         }
     }

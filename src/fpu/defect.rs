@@ -40,7 +40,9 @@ pub enum Defect {
     /// Names are compared without their generation, a child inherits last_cpu, and `exit` does not clear the owner (arm64
     /// Linux, 2017: registers of dead tasks). A child finds the registers of a dead task whose slot it has.
     DeadOwnerMatches,
-    /// The same with `exit` clearing the owner of the CPU on which it happens: other CPUs still name the dead task.
+    /// Names are compared without their generation, and a child takes over the last_cpu of its slot, where `exit` leaves it.
+    /// `exit` clears the owner of the CPU on which it happens; another CPU still names the dead task, whose registers the
+    /// child finds there.
     ChildInheritsLastCpu,
     /// Room for a dynamic component does not end the claim of another CPU (arm64 Linux, SVE, 751ecf6afd65, 2024,
     /// CVE-2024-50275). That CPU still has the old IA32_XFD.

@@ -46,7 +46,7 @@ pub fn fork<R: RegisterFile, P: Policy>(
     }
     (child.fpu_free, child.given_up) = (parent.fpu_free, parent.given_up);
     child.permitted = parent.permitted;
-    if cpu.has(Defect::DeadOwnerMatches) || cpu.has(Defect::ChildInheritsLastCpu) {
+    if cpu.has(Defect::DeadOwnerMatches) {
         child.last_cpu = parent.last_cpu;
     }
     if parent.need_fpu_load {
@@ -104,7 +104,7 @@ pub fn exit<R: RegisterFile, P: Policy>(
     access::on_this_cpu(cpu, task)?;
     let _ = policy.release(Release::Exit, switch::facts(cpu, task));
     discard(cpu, task);
-    if !cpu.has(Defect::ExitKeepsClaim) {
+    if !cpu.has(Defect::ExitKeepsClaim) && !cpu.has(Defect::ChildInheritsLastCpu) {
         task.invalidate();
     }
     let keeps_owner = [Defect::ExitKeepsClaim, Defect::ExitKeepsOwner, Defect::DeadOwnerMatches];

@@ -316,7 +316,13 @@ impl<R: RegisterFile, P: Policy> Machine<R, P> {
         }
         out.save = Some(self.run(cpu, parent, out, |p, c, parent| fpu::fork(c, p, parent, &mut new.fpstate)));
         match self.tasks.get_mut(child.slot() as usize) {
-            Some(gone) => *gone = new,
+            Some(gone) => {
+                #[cfg(feature = "explore")]
+                if self.policy.defect() == Some(fpu::Defect::ChildInheritsLastCpu) {
+                    new.fpstate.set_last_cpu(gone.fpstate.last_cpu());
+                }
+                *gone = new;
+            }
             None => self.tasks.push(new),
         }
         Ok(())

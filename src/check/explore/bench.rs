@@ -24,7 +24,7 @@ pub(super) struct Bench<P> {
     user_slots: usize,
 }
 
-/// What can be said of CPUs and user tasks without their names.
+/// What can be said of CPUs and user tasks without their names, and is told of every state.
 pub(super) struct Signs {
     pub(super) cpus: [u32; MOST],
     pub(super) tasks: [u32; MOST],
@@ -165,13 +165,15 @@ impl<P: Policy> Bench<P> {
                 | u32::from(slot.holds_only_copy()) << 5
                 | u32::from(slot.kernel_fpu().is_some()) << 4
                 | u32::from(slot.trap_armed()) << 3
-                | u32::from(cpu.is_online()) << 2
-                | u32::from(!slot.xfd().is_empty()) << 1;
+                | u32::from(cpu.is_online()) << 2;
         }
         for n in 0..self.user_slots {
-            let Some(task) = self.machine.tasks().get(self.user_slot(n)) else { continue };
+            // Of one that is gone nothing is unpacked but its name and last_cpu.
+            let task = self.machine.tasks().get(self.user_slot(n)).filter(|task| !task.is_gone());
+            let Some(task) = task else { continue };
             let fpstate = task.fpstate();
-            signs.tasks[n] = kind(fpstate.kind())
+            signs.tasks[n] = 1 << 18
+                | kind(fpstate.kind())
                 | u32::from(fpstate.need_fpu_load()) << 2
                 | u32::from(fpstate.last_cpu().is_some()) << 3
                 | u32::from(task.on().is_some()) << 4

@@ -11,7 +11,7 @@
 use super::{bench::Bench, operations::PAGE, pack::write_set};
 use crate::{
     Component, ComponentSet, CpuId, Pkru, TaskId, Value,
-    fpu::Policy,
+    fpu::{PkruMode, Policy},
     machine::Task,
     registers::{AbstractImage, AbstractRegs, Image, RegisterFile},
     walk::Walk,
@@ -223,21 +223,23 @@ impl Walk for Canonical<'_> {
 /// Of each place that counts: which components hold what they ought to, and whether PKRU does.
 fn places<P: Policy>(bench: &Bench<P>, order: Order, out: &mut Vec<u8>) {
     let (machine, spec) = (&bench.machine, &bench.spec);
+    let keeps_pkru = machine.pkru_mode() == PkruMode::InXsave;
     let state = |task: &Task<AbstractRegs>| spec.state(task.fpstate().id());
     for n in order.tasks.iter().take(bench.user_slots()) {
         let task = machine.tasks().get(bench.user_slot(usize::from(*n)));
         let Some((task, state)) = task.and_then(|task| Some((task, state(task)?))) else { continue };
         let fpstate = task.fpstate();
         if fpstate.need_fpu_load() && !state.is_returning() {
-            out.push(image(fpstate.image(), |component| state.value(component), state.pkru()));
+            let pkru = keeps_pkru && fpstate.image().pkru() == state.pkru();
+            out.push(image(fpstate.image(), |component| state.value(component)) | u8::from(pkru) << 5);
         }
-        out.push(u8::from(fpstate.pkru() == state.pkru()) | u8::from(task.on().is_some()) << 1);
+        out.push(u8::from(task.on().is_some() || fpstate.pkru() == state.pkru()));
         if let (Some(guest), Some((ought, pkru))) = (fpstate.guest(), state.not_in_use()) {
             let (is, is_pkru) = guest.not_in_use();
-            out.push(image(is, ought, pkru) | u8::from(is_pkru == pkru) << 6);
+            out.push(image(is, ought) | u8::from(is_pkru == pkru) << 6);
         }
         for (frame, (ought, pkru)) in task.frames().iter().zip(state.frames()) {
-            out.push(image(frame.image(), ought, pkru));
+            out.push(image(frame.image(), ought) | u8::from(frame.image().pkru() == pkru) << 5);
         }
     }
     for cpu in order.cpus.iter().take(bench.cpus()) {
@@ -258,8 +260,8 @@ fn places<P: Policy>(bench: &Bench<P>, order: Order, out: &mut Vec<u8>) {
     }
 }
 
-fn image(image: &AbstractImage, ought: impl Fn(Component) -> Option<Value>, pkru: Pkru) -> u8 {
-    holds(|component| image.get(component), ought) | u8::from(image.pkru() == pkru) << 5
+fn image(image: &AbstractImage, ought: impl Fn(Component) -> Option<Value>) -> u8 {
+    holds(|component| image.get(component), ought)
 }
 
 /// Which components are as they ought to.

@@ -106,7 +106,9 @@ pub(in crate::check) fn search<P: Policy + Send + Sync + 'static>(
     let shortest = found.map(|path| path.into_actions()).min_by_key(Vec::len);
     let violation = shortest.map(|operations| {
         let (events, breach) = checker.model().replay(operations);
-        Box::new(Violation::at_the_end(checker.model().machine(), &events, breach))
+        let new = || checker.model().machine();
+        let first = Violation::behind(new(), &events).filter(|_| scope.judge == Judge::Invariants);
+        Box::new(first.unwrap_or_else(|| Violation::at_the_end(new(), &events, breach)))
     });
     Ok((counts, violation))
 }
@@ -115,3 +117,6 @@ pub(in crate::check) fn search<P: Policy + Send + Sync + 'static>(
 pub fn beginning(cpus: usize) -> Vec<Event> {
     model::prelude(cpus)
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,11 @@ impl Hash for State {
 }
 
 impl State {
+    #[cfg(test)]
+    pub(super) fn canonical(&self) -> u64 {
+        self.canonical
+    }
+
     fn broken(&self) -> Option<Invariant> {
         let mark = self.packed.get(Bench::<policy::OwnerSlot>::MARK_AT)?;
         Invariant::ALL.into_iter().find(|invariant| *mark == 1 + *invariant as u8)
@@ -129,9 +134,10 @@ impl<P: Policy + Send> Model<P> {
     ) -> Option<Result<(), Breach>> {
         let mut happened = false;
         for event in operation.events() {
-            // User code is about to write over what it found.
+            // User code is about to write over what it found. Where something is wrong, no event may hide it.
+            let may_hide = matches!(event, Event::UserWrite(_, Component::SSE, _)) || self.is_wrong();
             if happened
-                && let Event::UserWrite(_, Component::SSE, _) = event
+                && may_hide
                 && let Err(breach) = self.judge(bench)
             {
                 return Some(Err(breach));
@@ -149,6 +155,11 @@ impl<P: Policy + Send> Model<P> {
             }
         }
         Some(Ok(()))
+    }
+
+    /// Whether there is a defect.
+    fn is_wrong(&self) -> bool {
+        self.new.policy().defect().is_some()
     }
 
     fn at_desk<T>(&self, work: impl FnOnce(&mut Desk<P>) -> T) -> T {

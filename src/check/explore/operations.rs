@@ -14,6 +14,7 @@ use crate::{
     machine::{Current, Task},
     registers::{AbstractRegs, Image},
 };
+use alloc::vec::Vec;
 use core::fmt;
 
 /// The most events of an operation.
@@ -57,15 +58,11 @@ struct Maker<'a, P> {
     scope: &'a Scope,
     /// Values that are nowhere.
     new: [Value; 3],
-    all: &'a mut alloc::vec::Vec<Operation>,
+    all: &'a mut Vec<Operation>,
 }
 
 /// All that can happen.
-pub(super) fn operations<P: Policy>(
-    bench: &mut Bench<P>,
-    scope: &Scope,
-    all: &mut alloc::vec::Vec<Operation>,
-) {
+pub(super) fn operations<P: Policy>(bench: &mut Bench<P>, scope: &Scope, all: &mut Vec<Operation>) {
     let known = bench.collect();
     let mut numbers = (1..=u8::MAX).filter_map(Value::new);
     let mut new = || {
@@ -111,6 +108,11 @@ impl<P: Policy> Maker<'_, P> {
     fn on_cpu(&mut self, cpu: CpuId) {
         let Some(found) = self.bench.machine.cpu(cpu) else { return };
         let idler = kernel_thread(cpu);
+        // What a right machine refuses is tried where something is wrong.
+        let is_wrong = self.bench.machine.policy().defect().is_some();
+        if is_wrong && (!found.is_online() || found.slot().kernel_fpu().is_some()) {
+            self.can([Event::KernelFpuBegin(cpu, KernelContext::HardIrq)]);
+        }
         if !found.is_online() {
             return self.can([Event::Online(cpu), Event::ScheduleIn(cpu, idler)]);
         }
@@ -134,7 +136,7 @@ impl<P: Policy> Maker<'_, P> {
                 self.can([Event::ScheduleOut(cpu), Event::ScheduleIn(cpu, other.fpstate().id())]);
             }
         }
-        if let Some(child) = self.free_slot() {
+        for child in self.new_names() {
             self.can([Event::Fork(cpu, child)]);
             if self.has(Group::Pkru) {
                 self.can([Event::UserWorker(cpu, child)]);
@@ -152,10 +154,12 @@ impl<P: Policy> Maker<'_, P> {
         }
     }
 
-    /// The name of a new user task.
-    fn free_slot(&self) -> Option<TaskId> {
+    /// The names that a new user task can have: in each slot that is free, but of those that nobody had the first alone.
+    fn new_names(&self) -> Vec<TaskId> {
         let slots = (0..self.bench.user_slots()).map(|n| self.bench.user_slot(n));
-        slots.filter_map(|slot| self.bench.machine.next_task(slot)).next()
+        let names = slots.filter_map(|slot| self.bench.machine.next_task(slot));
+        let (unused, used): (Vec<_>, Vec<_>) = names.partition(|name| name.generation() == 1);
+        used.into_iter().chain(unused.into_iter().take(1)).collect()
     }
 
     fn in_user_mode(&mut self, cpu: CpuId, task: &Task<AbstractRegs>) {
@@ -200,6 +204,9 @@ impl<P: Policy> Maker<'_, P> {
                     }
                     if self.has(Group::Guest) {
                         self.can([Event::GuestLoad(cpu)]);
+                        if self.bench.machine.policy().defect().is_some() {
+                            self.can([Event::GuestPut(cpu)]);
+                        }
                     }
                 }
                 SignalStep::Save => {

@@ -64,6 +64,11 @@ impl State {
         self.pkru
     }
 
+    /// What the signal frames ought to hold, the newest last.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (impl Fn(Component) -> Option<Value>, Pkru)> {
+        self.frames.iter().map(|frame| (|component| frame.values.get(component), frame.pkru))
+    }
+
     pub(super) fn new(values: Values) -> Self {
         Self { values, pkru: Pkru::DEFAULT, frames: Vec::new(), returning: false, guest: None }
     }
@@ -155,11 +160,6 @@ impl State {
 
 #[cfg(feature = "explore")]
 impl State {
-    /// What the signal frames ought to hold, the newest last.
-    pub(crate) fn frames(&self) -> impl Iterator<Item = (impl Fn(Component) -> Option<Value>, Pkru)> {
-        self.frames.iter().map(|frame| (|component| frame.values.get(component), frame.pkru))
-    }
-
     /// What of the task and its guest is not in use ought to hold.
     pub(crate) fn not_in_use(&self) -> Option<(impl Fn(Component) -> Option<Value>, Pkru)> {
         let guest = self.guest.as_ref();
