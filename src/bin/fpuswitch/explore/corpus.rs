@@ -118,7 +118,7 @@ pub(super) fn all(arguments: &Arguments) -> Status {
     if !arguments.json {
         let [number, id, invariant, length, states, what] =
             ["number", "id", "broken", "length", "states", "what"];
-        print(format_args!("{number:<8}  {id:<25}  {invariant:<6}  {length:>6}  {states:>8}  {what}\n"));
+        print(format_args!("{number:<8}  {id:<26}  {invariant:<6}  {length:>6}  {states:>8}  {what}\n"));
     }
     in_order(
         |bug| search(bug, arguments),
@@ -204,5 +204,5 @@ fn print_row(finding: &Finding) {
         Some(invariant) => (invariant.to_string(), finding.length().to_string()),
         None => ("–".into(), "–".into()),
     };
-    print(format_args!("{number:<8}  {id:<25}  {broken:<6}  {length:>6}  {states:>8}  {what}\n"));
+    print(format_args!("{number:<8}  {id:<26}  {broken:<6}  {length:>6}  {states:>8}  {what}\n"));
 }
