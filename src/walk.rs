@@ -35,6 +35,11 @@ pub(crate) trait Walk {
     /// What IA32_XFD of a CPU holds, or is remembered to hold.
     fn xfd(&mut self, xfd: &mut ComponentSet);
 
+    /// Whether the first-use trap of a CPU is armed.
+    fn trap(&mut self, armed: &mut bool) {
+        self.flags([armed]);
+    }
+
     /// In how many slices a task has used the FPU.
     fn uses(&mut self, uses: &mut u8);
 

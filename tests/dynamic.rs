@@ -6,10 +6,15 @@ mod support;
 use fpuswitch::{
     Component, ComponentSet, TaskId,
     check::{Invariant, check},
-    fpu::policy::Builtin,
+    fpu::{Policy, policy::Builtin},
     registers::{Image, RegisterFile},
 };
-use support::{Checked, events, register_files::on_every_register_file, story::tell_where, watched::Watched};
+use support::{
+    Checked, events,
+    register_files::on_every_register_file,
+    story::tell_where,
+    watched::{Calls, Watched},
+};
 
 const TILES: ComponentSet = ComponentSet::EMPTY.with(Component::TILEDATA);
 
@@ -126,6 +131,18 @@ fn a_child_may_use_tiles_and_has_none() {
 }
 
 #[test]
+fn permission_is_inherited_and_ends_with_the_program() {
+    let mut checked = Checked::new(Builtin::OwnerSlot, 1);
+    let permitted = |checked: &Checked<_>, task| {
+        checked.machine.task(TaskId::first(task)).expect("a task").fpstate().permitted()
+    };
+    checked.run("spawn T0; in c0 T0; fork c0 T1; permit c0 TILEDATA; fork c0 T2");
+    assert_eq!([0, 1, 2].map(|task| permitted(&checked, task)), [TILES, ComponentSet::EMPTY, TILES]);
+    checked.run("exec c0");
+    assert_eq!([0, 2].map(|task| permitted(&checked, task)), [ComponentSet::EMPTY, TILES]);
+}
+
+#[test]
 fn a_new_program_has_no_tiles_and_no_permission() {
     tell_where(
         TILES,
@@ -133,6 +150,20 @@ fn a_new_program_has_no_tiles_and_no_permission() {
         "entry c0 system-call; exec c0; return c0 T0
          dynamic-use c0 TILEDATA | not permitted",
     );
+}
+
+/// Memory can run short, and an exec cannot fail so late: only what has grown is replaced.
+#[test]
+fn a_new_program_starts_in_the_old_ones_area_unless_that_has_grown() {
+    for (before, new_images) in [(PERMITTED, 0), (GROWN, 1)] {
+        for policy in Builtin::ALL {
+            let mut checked = Checked::on(&Watched::default(), policy, 1);
+            checked.run(before).run("entry c0 system-call");
+            Calls::take();
+            checked.run("exec c0");
+            assert_eq!(Calls::take().new_images, new_images, "{}", policy.name());
+        }
+    }
 }
 
 /// CVE-2024-35801 (10e4b5166df9): XFD is 0 after reset, and the kernel remembered what it had been.

@@ -3,7 +3,10 @@
 
 mod support;
 
-use fpuswitch::{Component, ComponentSet, fpu::policy::Builtin};
+use fpuswitch::{
+    Component, ComponentSet, TaskId,
+    fpu::{Policy, policy::Builtin},
+};
 use support::{
     Checked, events,
     register_files::on_every_register_file,
@@ -137,13 +140,16 @@ fn a_guests_first_use_loads_it() {
 fn a_guest_belongs_to_one_program() {
     on_every_register_file!(|regs| for policy in Builtin::ALL {
         let mut checked = Checked::on(regs, policy, 1);
-        checked
-            .run(T0_RAN)
-            .run("guest-load c0; guest-enter c0; user-write c0 AVX 8; guest-exit c0; guest-put c0");
-        checked.run("fork c0 T3; exec c0; return c0 T0; entry c0 system-call; out c0; in c0 T3");
-        for task in [0, 3].map(fpuswitch::TaskId::first) {
-            assert_eq!(checked.machine.task(task).map(|task| task.fpstate().guest().is_some()), Some(false));
-        }
+        let has_guest = |checked: &Checked<_, _>, task| {
+            let task = checked.machine.task(TaskId::first(task)).expect("a task");
+            task.fpstate().guest().is_some()
+        };
+        checked.run(T0_RAN).run(
+            "guest-load c0; guest-enter c0; user-write c0 AVX 8; guest-exit c0; guest-put c0; fork c0 T3",
+        );
+        assert_eq!([0, 3].map(|task| has_guest(&checked, task)), [true, false], "{}", policy.name());
+        checked.run("exec c0; return c0 T0; entry c0 system-call; out c0; in c0 T3");
+        assert_eq!([0, 3].map(|task| has_guest(&checked, task)), [false; 2], "{}", policy.name());
         // A new one is blank.
         checked.run("guest-load c0; guest-enter c0; guest-exit c0");
     });

@@ -16,6 +16,7 @@ use support::{
     Checked, STEPS, Stopped, cases, events,
     register_files::on_every_register_file,
     story::{T0_RAN, tell_where},
+    watched::{Calls, Watched},
 };
 
 const HAS_PKRU: ComponentSet = ComponentSet::EMPTY.with(Component::PKRU);
@@ -237,6 +238,7 @@ fn trap_policies_are_refused_by_name() {
             Ok(machine) => {
                 assert!(without_trap().any(|other| other == policy), "{}", policy.name());
                 assert_eq!((machine.pkru_mode(), machine.cpus().len()), (PkruMode::InXsave, 2));
+                assert!(machine.cpus().iter().all(|cpu| cpu.slot().pkru_mode() == PkruMode::InXsave));
             }
             Err(error) => {
                 assert_eq!(error.policy, policy.name());
@@ -277,6 +279,25 @@ fn a_read_of_pkru_leaves_registers_where_they_are() {
             assert!(checked.machine.cpus() == before.cpus() && !before.cpus()[0].slot().trap_armed());
         }
     });
+}
+
+/// WRPKRU serialises loads.
+#[test]
+fn a_switch_writes_pkru_only_where_it_differs() {
+    for policy in Builtin::ALL {
+        let mut checked = Checked::on(&Watched::default(), policy, 1);
+        for (event, pkru_writes) in [
+            ("spawn T0; spawn T1; in c0 T0; out c0", 0),
+            ("in c0 T1", 0),
+            ("kernel-pkru c0 0x55555550", 1),
+            ("out c0", 0),
+            ("in c0 T0", 1),
+        ] {
+            Calls::take();
+            checked.run(event);
+            assert_eq!(Calls::take().pkru_writes, pkru_writes, "{event} under {}", policy.name());
+        }
+    }
 }
 
 /// In user mode PKRU is right in either mode, whatever happens.

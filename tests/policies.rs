@@ -7,7 +7,7 @@ use fpuswitch::{
     Component, CpuId, EventError, TaskId, Value,
     fpu::{
         LoadRule, Policy, SaveRule,
-        policy::{CallBoundary, EntryExit, FullLazy, TrapRestore, UseClass},
+        policy::{Builtin, CallBoundary, EntryExit, FullLazy, TrapRestore, UnknownPolicy, UseClass},
     },
     machine::Machine,
     registers::RegisterFile,
@@ -25,6 +25,20 @@ const T0: TaskId = TaskId::first(0);
 fn armed<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> [bool; 3] {
     let task = machine.task(T0).expect("T0").fpstate();
     [machine.cpus()[0].slot().trap_armed(), task.need_fpu_load(), task.user_on().is_some()]
+}
+
+/// The table in the docs has them in the order of [`Builtin::ALL`]. FPU-free tasks have a row of their own, without a name.
+#[test]
+fn policies_are_chosen_by_the_names_in_the_docs() {
+    let (_, rest) =
+        include_str!("../docs/protocol.md").split_once("| | entry | switch-out |").expect("the table");
+    let rows = rest.lines().skip(2).map_while(|row| row.strip_prefix("| "));
+    let names = rows.filter_map(|row| row.strip_prefix('`')?.split('`').next());
+    let chosen: Vec<Result<Builtin, _>> = names.clone().map(str::parse).collect();
+    assert_eq!(chosen, Builtin::ALL.map(Ok));
+    assert_eq!(names.clone().collect::<Vec<_>>(), Builtin::ALL.map(|policy| policy.name()));
+    assert_eq!("lazy".parse::<Builtin>(), Err(UnknownPolicy));
+    assert!(names.into_iter().all(|name| UnknownPolicy.to_string().contains(name)));
 }
 
 #[test]
@@ -130,6 +144,18 @@ fn after_more_than_five_slices_with_a_use_the_state_is_loaded_at_switch_in() {
         );
         assert_eq!(uses(&checked), 0);
     });
+}
+
+#[test]
+fn uses_are_counted_for_the_policy_that_asks_for_it_alone() {
+    for policy in Builtin::ALL {
+        let mut checked = Checked::new(policy, 1);
+        checked.run(
+            "spawn T0; in c0 T0; return c0 T0; user-write c0 AVX 7; entry c0 interrupt; out c0; in c0 T0",
+        );
+        let uses = checked.machine.task(T0).expect("T0").fpstate().uses();
+        assert_eq!(uses, u8::from(policy == Builtin::TrapRestore), "{}", policy.name());
+    }
 }
 
 /// A count that stopped at its highest value would never let a task have another look at whether it still uses the FPU.
@@ -320,6 +346,26 @@ fn what_a_program_gives_up_at_a_call_is_neither_saved_nor_loaded() {
     });
 }
 
+/// From the system call to the return, behind which user code writes whatever it finds.
+#[test]
+fn a_task_has_given_up_only_behind_a_system_call() {
+    on_every_register_file!(|regs| {
+        let mut checked = Checked::on(regs, CallBoundary, 1);
+        for (event, has_given_up) in [
+            ("spawn T0; in c0 T0; return c0 T0", false),
+            ("entry c0 interrupt", false),
+            ("return c0 T0; entry c0 system-call", true),
+            ("out c0", true),
+            ("in c0 T0", true),
+            ("return c0 T0", false),
+        ] {
+            checked.run(event);
+            let fpstate = checked.machine.task(T0).expect("T0").fpstate();
+            assert_eq!(fpstate.has_given_up(), has_given_up, "{event}");
+        }
+    });
+}
+
 /// Whoever writes what was given up makes it count again, and a child takes what its parent still had.
 #[test]
 fn what_is_written_behind_a_call_is_loaded() {
@@ -382,7 +428,18 @@ fn a_task_without_fpu_instructions_costs_nothing_and_takes_nothing() {
              user-write c0 AVX 1
              entry c0 interrupt; out c0
              in c0 T1           | load deferred
-             return c0 T1       | restored",
+             return c0 T1       | restored
+             entry c0 interrupt",
+        );
+        // A kernel FPU section gives the trap back to an FPU-free task alone.
+        tell(
+            &mut checked,
+            Some(0),
+            "kernel-fpu-begin c0 softirq | saved
+             kernel-fpu-end c0           | load deferred
+             out c0; in c0 T0
+             kernel-fpu-begin c0 softirq | already in memory
+             kernel-fpu-end c0           | trap armed",
         );
     });
 }

@@ -3,10 +3,10 @@
 mod support;
 
 use fpuswitch::{
-    Component, CpuId, KernelContext, Rfbm, TaskId, Value,
+    Component, ComponentSet, CpuId, KernelContext, Pkru, Rfbm, TaskId, Value,
     fpu::{
-        self, Before, Fpstate, Load, NotUsable, OwnerSlot, Policy, PreemptOff, Save, SignalStep, TaskKind,
-        policy::Builtin,
+        self, Before, DynamicUse, Fpstate, FrameLoad, FrameSave, Load, NotUsable, OwnerSlot, PkruMode,
+        Policy, PreemptOff, Save, SignalStep, TaskKind, policy::Builtin,
     },
     machine::Machine,
     registers::{AbstractImage, AbstractRegs, Fault, Image, Program, RegisterFile},
@@ -106,13 +106,15 @@ fn a_function_that_asks_for_something_first_has_changed_nothing() {
 #[test]
 fn a_task_that_runs_user_code_is_interrupted_before_its_image_is_touched() {
     for policy in Builtin::ALL {
-        let (mut cpu, mut task) = (Cpu::new(0), user_task(T0));
+        let (mut cpu, mut other, mut task) = (Cpu::new(0), Cpu::new(1), user_task(T0));
         assert!(fpu::switch_in(&mut cpu.section(), &policy, &mut task).is_ok());
         assert!(fpu::return_to_user(&mut cpu.section(), &policy, &mut task).is_ok());
         let before = (cpu.slot.clone(), cpu.regs, task.clone());
         let interrupt = Before::Interrupt { cpu: CpuId(0) };
         assert_eq!(fpu::copy_to_memory(&mut cpu.section(), &mut task), Err(interrupt), "{}", policy.name());
         assert_eq!(fpu::move_to_memory(&mut cpu.section(), &mut task), Err(interrupt), "{}", policy.name());
+        // A flush would find it running.
+        assert_eq!(fpu::copy_to_memory(&mut other.section(), &mut task), Err(interrupt), "{}", policy.name());
         assert_eq!((cpu.slot, cpu.regs, task), before, "{}", policy.name());
     }
 }
@@ -145,6 +147,34 @@ fn functions_leave_what_they_promise_behind_whatever_was_before() {
     fpu::signal_deliver(&mut task);
     assert_eq!(fpu::exec(&mut cpu.section(), &Builtin::OwnerSlot, &mut task), Ok(Load::Deferred));
     assert_eq!(task.signal(), SignalStep::Idle, "a new program has no signals");
+}
+
+/// A program can write a frame with tiles that it may not use: what XFD disables is not restored (#NM), and no image has room
+/// for it.
+#[test]
+fn a_frame_gives_a_task_no_component_that_it_has_no_room_for() {
+    let (mut cpu, mut task) = (Cpu::new(0), user_task(T0));
+    let tiles = ComponentSet::EMPTY.with(Component::TILEDATA);
+    let policy = Builtin::OwnerSlot;
+    fpu::permit(&mut task, Component::TILEDATA);
+    assert_eq!(fpu::return_to_user(&mut cpu.section(), &policy, &mut task), Ok(Load::Restored));
+    let asked = fpu::dynamic_use(&mut cpu.section(), &policy, &mut task, Component::TILEDATA);
+    assert_eq!(asked, Ok((Save::Kept, DynamicUse::Asked)));
+    assert_eq!(fpu::dynamic_grow(&mut cpu.section(), &mut task), Ok(DynamicUse::Grown));
+    cpu.regs.run(Program::Fill(Component::TILEDATA, value(5)));
+    cpu.regs.run(Program::Fill(Component::AVX, value(7)));
+    let mut frame = cpu.regs.frame_with_room(cpu.regs.enabled());
+    let saved = fpu::signal_save(&mut cpu.section(), &mut task, &mut frame);
+    assert_eq!(saved, Ok((Load::AlreadyLive, FrameSave::Saved)));
+
+    let (mut cpu, mut other) = (Cpu::new(1), user_task(T1));
+    assert_eq!(fpu::sigreturn_load(&mut cpu.section(), &mut other, &frame), Ok(FrameLoad::Loaded));
+    let held = |get: &dyn Fn(Component) -> Value| [Component::AVX, Component::TILEDATA].map(get);
+    assert_eq!(held(&|component| cpu.regs.get(component)), [value(7), Value::INITIAL]);
+    assert_eq!(cpu.slot.xfd(), tiles);
+    assert_eq!(fpu::sigreturn_copy(&mut cpu.section(), &mut other, &frame), Ok(FrameLoad::Copied));
+    assert_eq!(held(&|component| other.image().get(component)), [value(7), Value::INITIAL]);
+    assert!(!other.image().has_room_for(Component::TILEDATA));
 }
 
 /// T1 waits with 9 in AVX; T0 waits with an image that a restore refuses. No public function makes such an
@@ -194,6 +224,25 @@ fn a_refused_image_costs_the_task_its_state_and_nobody_else_anything() {
         let other = machine.task(T1).expect("T1").fpstate();
         assert!(other.need_fpu_load() && !other.is_valid_on(cpu.slot()), "{}", policy.name());
         assert_eq!(other.image().get(Component::AVX), value(9), "{}", policy.name());
+    }
+}
+
+/// The PKRU of a task is no part of what was refused, unless it is kept in images.
+#[test]
+fn a_refused_image_costs_pkru_only_where_that_is_in_images() {
+    let list = format!(
+        "spawn T0; in c0 T0; return c0 T0; user-pkru c0 0x55555550; user-write c0 SSE {}; entry c0 interrupt
+         copy-to-memory c0; invalidate-registers c0; copy-to-cpu c0",
+        Watched::POISON
+    );
+    for (mode, ought) in [(PkruMode::Eager, Pkru(0x5555_5550)), (PkruMode::InXsave, Pkru::DEFAULT)] {
+        let machine = Machine::<Watched, _>::new(Builtin::OwnerSlot, 1).with_pkru(mode);
+        let mut machine = machine.expect("no trap");
+        assert_eq!(last_load(&mut machine, &list), Some(Load::Initialised), "{mode:?}");
+        assert_eq!(machine.cpus()[0].regs().pkru(), Some(ought), "{mode:?}");
+        // In case it is loaded once more before the next save.
+        let last = last_load(&mut machine, "invalidate-registers c0; copy-to-cpu c0");
+        assert_eq!((last, machine.cpus()[0].regs().pkru()), (Some(Load::Restored), Some(ought)), "{mode:?}");
     }
 }
 

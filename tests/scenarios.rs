@@ -128,6 +128,17 @@ fn lazy_save_flushes_at_switch_in_and_evicts_at_the_return() {
     );
 }
 
+/// The CPU whose registers have the only copy is where the copy is wanted.
+#[test]
+fn a_task_that_is_queued_where_it_was_is_not_flushed() {
+    tell_all(
+        T0_OUT,
+        "migrate T0 c0 | already in memory | already in memory | already in memory | already in memory | kept
+         in c0 T0      | restored          | restore skipped   | load deferred     | load deferred     | restore skipped
+         return c0 T0  | already live      | already live      | restored          | restore skipped   | already live",
+    );
+}
+
 #[test]
 fn registers_that_are_said_to_be_nobodys_are_saved_first() {
     tell_all(

@@ -202,6 +202,29 @@ fn a_frame_restores_what_it_still_holds() {
     });
 }
 
+/// The checker looks away while a task has no state, so that the task must have one as soon as it can.
+#[test]
+fn a_task_is_without_a_state_from_the_beginning_of_a_return_to_its_end() {
+    let ends = ["sigreturn-load c0", "sigreturn-copy c0", "frame T0 bad-header; sigreturn-load c0"];
+    for (policy, end) in Builtin::ALL.into_iter().flat_map(|policy| ends.map(|end| (policy, end))) {
+        let mut checked = Checked::new(policy, 1);
+        for (list, is_returning) in [
+            (T0_RAN, false),
+            ("signal-deliver c0; frame T0 absent; signal-save c0", false),
+            ("signal-fault-in c0; signal-save c0", false),
+            ("signal-enter c0; return c0 T0; entry c0 system-call", false),
+            ("sigreturn c0", true),
+            ("frame T0 absent; sigreturn-load c0", true),
+            ("signal-fault-in c0", true),
+            (end, false),
+        ] {
+            checked.run(list);
+            let signal = task(&checked).fpstate().signal();
+            assert_eq!(signal.is_returning(), is_returning, "{list} under {}", policy.name());
+        }
+    }
+}
+
 /// By the way of a kernel buffer: the image becomes the truth, and the policy says when it is loaded.
 #[test]
 fn the_slow_path_leaves_the_state_in_memory() {

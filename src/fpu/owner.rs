@@ -161,7 +161,8 @@ impl OwnerSlot {
             kernel_fpu,
             &[None, Some(KernelContext::Task), Some(KernelContext::SoftIrq), Some(KernelContext::HardIrq)],
         );
-        walk.flags([only_copy, softirq, trap_armed, stale_use, nested]);
+        walk.flags([only_copy, softirq, stale_use, nested]);
+        walk.trap(trap_armed);
         walk.xfd(xfd);
     }
 

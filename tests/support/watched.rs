@@ -14,15 +14,18 @@ pub(crate) struct Watched {
     stuck_xfd: Option<ComponentSet>,
 }
 
-/// Saves to images and frames that did not fault, and restores from images.
+/// Saves to images and frames that did not fault, restores from images, new images, and writes of PKRU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Calls {
     pub(crate) saves: u32,
     pub(crate) restores: u32,
+    pub(crate) new_images: u32,
+    pub(crate) pkru_writes: u32,
 }
 
 thread_local! {
-    static CALLS: Cell<Calls> = const { Cell::new(Calls { saves: 0, restores: 0 }) };
+    static CALLS: Cell<Calls> =
+        const { Cell::new(Calls { saves: 0, restores: 0, new_images: 0, pkru_writes: 0 }) };
 }
 
 impl Calls {
@@ -50,6 +53,7 @@ impl RegisterFile for Watched {
     }
 
     fn new_image(&self) -> AbstractImage {
+        CALLS.set(Calls { new_images: CALLS.get().new_images + 1, ..CALLS.get() });
         self.regs.new_image()
     }
 
@@ -109,6 +113,7 @@ impl RegisterFile for Watched {
     }
 
     fn set_pkru(&mut self, pkru: Pkru) {
+        CALLS.set(Calls { pkru_writes: CALLS.get().pkru_writes + 1, ..CALLS.get() });
         self.regs.set_pkru(pkru);
     }
 

@@ -164,7 +164,6 @@ impl<P: Policy> Bench<P> {
                 | owner << 6
                 | u32::from(slot.holds_only_copy()) << 5
                 | u32::from(slot.kernel_fpu().is_some()) << 4
-                | u32::from(slot.trap_armed()) << 3
                 | u32::from(cpu.is_online()) << 2;
         }
         for n in 0..self.user_slots {

@@ -8,6 +8,9 @@
 //! told whether it holds what it ought to. A place counts if somebody may still read it: an image while it is the truth,
 //! registers while a task is valid there, the half of a guest that is not in use, frames. Besides, of what a program ought
 //! to see it is told whether it is initial, as tiles differ in that, and of PKRU whether it allows what is tried.
+//!
+//! IA32_XFD counts where a task is valid, and the first-use trap in user mode, or where a policy leaves it as it is at the
+//! return.
 use super::{bench::Bench, operations::PAGE, pack::write_set};
 use crate::{
     Component, ComponentSet, CpuId, Pkru, TaskId, Value,
@@ -47,9 +50,15 @@ fn orders(count: usize, signs: [u32; MOST]) -> impl Iterator<Item = [u8; MOST]> 
     ORDERS.iter().filter(sorted).copied()
 }
 
-/// What is told of values.
+/// What else is told apart, where it makes a difference.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tells {
+    /// System calls from interrupts.
+    pub(super) calls: bool,
+    /// In the kernel, whether the first-use trap is armed: a return may leave it so.
+    pub(super) trap: bool,
+    /// FPU-free programs from others.
+    pub(super) fpu_free: bool,
     /// Whether each is initial: of every component, not of tiles alone.
     pub(super) initial: bool,
     /// Whether PKRU allows what is tried: somebody tries.
@@ -74,7 +83,7 @@ pub(super) fn fingerprint<P: Policy>(bench: &mut Bench<P>, most_uses: u8, tells:
             tells,
         };
         bench.walk(order, &mut walk);
-        places(bench, order, walk.out);
+        places(bench, order, tells, walk.out);
         hash(&out)
     };
     let orders_of_tasks = orders(tasks, signs.tasks);
@@ -215,13 +224,16 @@ impl Walk for Canonical<'_> {
     fn xfd(&mut self, _: &mut ComponentSet) {}
 
     #[inline]
+    fn trap(&mut self, _: &mut bool) {}
+
+    #[inline]
     fn uses(&mut self, uses: &mut u8) {
         self.out.push((*uses).min(self.most_uses));
     }
 }
 
 /// Of each place that counts: which components hold what they ought to, and whether PKRU does.
-fn places<P: Policy>(bench: &Bench<P>, order: Order, out: &mut Vec<u8>) {
+fn places<P: Policy>(bench: &Bench<P>, order: Order, tells: Tells, out: &mut Vec<u8>) {
     let (machine, spec) = (&bench.machine, &bench.spec);
     let keeps_pkru = machine.pkru_mode() == PkruMode::InXsave;
     let state = |task: &Task<AbstractRegs>| spec.state(task.fpstate().id());
@@ -255,6 +267,7 @@ fn places<P: Policy>(bench: &Bench<P>, order: Order, out: &mut Vec<u8>) {
         if valid.is_some() {
             write_set(out, slot.xfd());
         }
+        out.push(u8::from(slot.trap_armed() && (tells.trap || spec.in_user_mode(slot.cpu()))));
         let current = spec.current(slot.cpu()).and_then(|task| spec.pkru(task));
         out.push(u8::from(current.is_none_or(|pkru| cpu.regs().pkru() == Some(pkru))));
     }

@@ -6,11 +6,11 @@
 //! besides, between which other CPUs go on. What changes a frame happens where the frame is about to be read or written,
 //! because nothing looks at it before.
 
-use super::{Scope, bench::Bench, model::kernel_thread};
+use super::{Scope, bench::Bench, canonical::Tells, model::kernel_thread};
 use crate::{
     Component, CpuId, EntryKind, Event, FrameChange, KernelContext, PageAccess, Pkru, TaskId, Value,
     check::Group,
-    fpu::{Policy, SignalStep, policy::InUser},
+    fpu::{Policy, SignalStep},
     machine::{Current, Task},
     registers::{AbstractRegs, Image},
 };
@@ -56,13 +56,19 @@ pub(super) const PAGE: PageAccess = PageAccess::new(1, false).expect("a key belo
 struct Maker<'a, P> {
     bench: &'a Bench<P>,
     scope: &'a Scope,
+    tells: Tells,
     /// Values that are nowhere.
     new: [Value; 3],
     all: &'a mut Vec<Operation>,
 }
 
 /// All that can happen.
-pub(super) fn operations<P: Policy>(bench: &mut Bench<P>, scope: &Scope, all: &mut Vec<Operation>) {
+pub(super) fn operations<P: Policy>(
+    bench: &mut Bench<P>,
+    scope: &Scope,
+    tells: Tells,
+    all: &mut Vec<Operation>,
+) {
     let known = bench.collect();
     let mut numbers = (1..=u8::MAX).filter_map(Value::new);
     let mut new = || {
@@ -70,7 +76,7 @@ pub(super) fn operations<P: Policy>(bench: &mut Bench<P>, scope: &Scope, all: &m
         numbers.find(is_new).unwrap_or(Value::KERNEL)
     };
     let new = [new(), new(), new()];
-    let mut maker = Maker { bench, scope, new, all };
+    let mut maker = Maker { bench, scope, tells, new, all };
     for cpu in 0..bench.cpus() {
         maker.on_cpu(CpuId(cpu as u32));
     }
@@ -101,7 +107,9 @@ impl<P: Policy> Maker<'_, P> {
             self.can([event, sse, initial(Component::AVX), initial(Component::TILEDATA)]);
         } else {
             self.can([event, sse, write(Component::AVX, avx)]);
-            self.can([event, sse, initial(Component::AVX)]);
+            if self.tells.initial {
+                self.can([event, sse, initial(Component::AVX)]);
+            }
         }
     }
 
@@ -124,8 +132,11 @@ impl<P: Policy> Maker<'_, P> {
         if task.fpstate().user_on().is_some() {
             return self.in_user_mode(cpu, task);
         }
-        self.can([Event::KernelFpuBegin(cpu, KernelContext::SoftIrq), Event::KernelFpuEnd(cpu)]);
         self.can([Event::KernelFpuBegin(cpu, KernelContext::SoftIrq)]);
+        if is_wrong {
+            // The same in one operation, so that it counts as one in a shortest list.
+            self.can([Event::KernelFpuBegin(cpu, KernelContext::SoftIrq), Event::KernelFpuEnd(cpu)]);
+        }
         if current != idler {
             self.can([Event::ScheduleOut(cpu), Event::ScheduleIn(cpu, idler)]);
         }
@@ -138,6 +149,9 @@ impl<P: Policy> Maker<'_, P> {
         }
         for child in self.new_names() {
             self.can([Event::Fork(cpu, child)]);
+            if self.tells.fpu_free {
+                self.can([Event::Fork(cpu, child), Event::FpuFree(child)]);
+            }
             if self.has(Group::Pkru) {
                 self.can([Event::UserWorker(cpu, child)]);
             }
@@ -167,8 +181,10 @@ impl<P: Policy> Maker<'_, P> {
         if task.fpstate().is_in_guest() {
             self.can([Event::GuestExit(cpu)]);
         } else {
-            self.can([Event::Entry(cpu, EntryKind::SystemCall)]);
             self.can([Event::Entry(cpu, EntryKind::Interrupt)]);
+            if self.tells.calls {
+                self.can([Event::Entry(cpu, EntryKind::SystemCall)]);
+            }
             if task.fpstate().is_fpu_free() {
                 self.can([Event::FpuFault(cpu)]);
             }
@@ -196,6 +212,9 @@ impl<P: Policy> Maker<'_, P> {
                 SignalStep::Idle => {
                     self.can_run(cpu, Event::Return(cpu, id));
                     self.can([Event::Exec(cpu)]);
+                    if self.tells.fpu_free {
+                        self.can([Event::Exec(cpu), Event::FpuFree(id)]);
+                    }
                     if self.has(Group::Signals) {
                         if task.frames().is_empty() {
                             self.can([Event::SignalDeliver(cpu)]);
@@ -264,10 +283,6 @@ impl<P: Policy> Maker<'_, P> {
             for cpu in 0..self.bench.cpus() as u32 {
                 self.can([Event::Migrate(id, CpuId(cpu))]);
             }
-        }
-        let is_told_apart = self.bench.machine.policy().form().in_user == InUser::TrapIfFpuFree;
-        if is_told_apart && fpstate.user_on().is_none() && !fpstate.is_fpu_free() {
-            self.can([Event::FpuFree(id)]);
         }
     }
 }

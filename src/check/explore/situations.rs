@@ -4,7 +4,10 @@ use super::{Scope, bench::Bench};
 use crate::{
     Component,
     check::Group,
-    fpu::{Fpstate, Policy, SignalStep, policy::NotRunning},
+    fpu::{
+        Fpstate, Policy, SignalStep,
+        policy::{InKernel, NotRunning},
+    },
     machine::{Current, Task},
     registers::{AbstractImage, AbstractRegs, RegisterFile},
 };
@@ -28,8 +31,13 @@ fn is_valid<P: Policy>(bench: &Bench<P>, fpstate: &Fpstate<AbstractImage>) -> bo
     bench.machine.cpus().iter().any(|cpu| fpstate.is_valid_on(cpu.slot()))
 }
 
+/// Whether registers are somebody's in the kernel: from the entry on, or from a step of a signal on.
+fn keeps_in_kernel(scope: &Scope, policy: &impl Policy) -> bool {
+    policy.form().in_kernel != InKernel::InMemory || scope.groups.contains(&Group::Signals)
+}
+
 /// All of them.
-pub(super) fn situations<P: Policy>() -> [Situation<P>; 20] {
+pub(super) fn situations<P: Policy>() -> [Situation<P>; 19] {
     let situation = |name, expected, is_there| Situation { name, expected, is_there };
     [
         situation(
@@ -39,7 +47,7 @@ pub(super) fn situations<P: Policy>() -> [Situation<P>; 20] {
         ),
         situation(
             "registers and memory hold the same",
-            |_, _| true,
+            |scope, policy| keeps_in_kernel(scope, policy),
             |bench| some(bench, |fpstate| fpstate.need_fpu_load() && is_valid(bench, fpstate)),
         ),
         situation(
@@ -49,7 +57,7 @@ pub(super) fn situations<P: Policy>() -> [Situation<P>; 20] {
         ),
         situation(
             "a slot names a live task whose last CPU is another",
-            |scope, _| scope.cpus > 1,
+            |scope, policy| scope.cpus > 1 && keeps_in_kernel(scope, policy),
             |bench| {
                 bench.machine.cpus().iter().any(|cpu| {
                     let owner = cpu.slot().owner().and_then(|owner| bench.machine.task(owner));
@@ -58,17 +66,15 @@ pub(super) fn situations<P: Policy>() -> [Situation<P>; 20] {
             },
         ),
         situation(
-            "a slot names a dead task",
-            |scope, _| scope.cpus > 1,
+            "a slot names a dead task whose place another has",
+            |scope, policy| scope.cpus > 1 && keeps_in_kernel(scope, policy),
             |bench| {
                 let mut owners = bench.machine.cpus().iter().filter_map(|cpu| cpu.slot().owner());
-                owners.any(|owner| bench.machine.task(owner).is_none_or(|task| task.has_exited()))
+                owners.any(|owner| {
+                    let place = bench.machine.tasks().get(owner.slot() as usize);
+                    place.is_some_and(|task| task.fpstate().id() != owner && !task.is_gone())
+                })
             },
-        ),
-        situation(
-            "a slot for tasks is used again",
-            |_, _| true,
-            |bench| some(bench, |fpstate| fpstate.id().generation() > 1),
         ),
         situation(
             "a kernel FPU section is open over a task in the kernel",
@@ -143,7 +149,9 @@ pub(super) fn situations<P: Policy>() -> [Situation<P>; 20] {
         ),
         situation(
             "a CPU is offline that a task ran on last",
-            |scope, _| scope.groups.contains(&Group::Power) && scope.cpus > 1,
+            |scope, policy| {
+                scope.groups.contains(&Group::Power) && scope.cpus > 1 && keeps_in_kernel(scope, policy)
+            },
             |bench| {
                 let offline = bench.machine.cpus().iter().find(|cpu| !cpu.is_online());
                 offline.is_some_and(|cpu| some(bench, |fpstate| fpstate.last_cpu() == Some(cpu.slot().cpu())))

@@ -251,36 +251,48 @@ pub trait Policy: Clone + Eq + Hash + Debug {
     }
 }
 
+/// Every [`Facts`] with that count of uses.
+#[cfg(feature = "explore")]
+fn all_facts(uses: u8) -> impl Iterator<Item = Facts> {
+    let flags = (0..8).map(|bits: u8| [0, 1, 2].map(|bit| bits >> bit & 1 == 1));
+    flags.map(move |[valid, need_fpu_load, fpu_free]| Facts { valid, need_fpu_load, uses, fpu_free })
+}
+
+/// Whether it makes a difference under the policy that a task enters the kernel by a system call.
+#[cfg(feature = "explore")]
+pub(crate) fn tells_calls(policy: &impl Policy) -> bool {
+    let differs = |facts| {
+        let answer = |kind| policy.entry(kind, facts);
+        answer(EntryKind::SystemCall) != answer(EntryKind::Interrupt)
+    };
+    policy.form().calls != Calls::KeepAll || (0..=u8::MAX).flat_map(all_facts).any(differs)
+}
+
+/// Whether a return under the policy may leave the first-use trap as it is.
+#[cfg(feature = "explore")]
+pub(crate) fn may_keep_trap(policy: &impl Policy) -> bool {
+    (0..=u8::MAX).flat_map(all_facts).any(|facts| policy.return_to_user(facts) == LoadRule::Defer)
+}
+
 /// The count of [`Facts::uses`] from which on the policy answers the same, whatever the rest.
 #[cfg(feature = "explore")]
 pub(crate) fn most_uses_told_apart(policy: &impl Policy) -> u8 {
     if !policy.counts_uses() {
         return 0;
     }
-    let answers = |uses| {
-        let all = [[false, true]; 3];
-        let facts = all[0].into_iter().flat_map(move |valid| {
-            all[1].into_iter().flat_map(move |need_fpu_load| {
-                all[2].into_iter().map(move |fpu_free| Facts { valid, need_fpu_load, uses, fpu_free })
-            })
-        });
-        let answer = |facts| {
-            let kinds = [EntryKind::SystemCall, EntryKind::Exception, EntryKind::Interrupt];
-            let whys = [Release::Exec, Release::Exit, Release::Fork];
-            (
-                kinds.map(|kind| policy.entry(kind, facts)),
-                policy.switch_out(facts),
-                [
-                    policy.switch_in(facts),
-                    policy.first_use(facts),
-                    policy.return_to_user(facts),
-                    policy.kernel_fpu_end(facts),
-                ],
-                whys.map(|why| policy.release(why, facts)),
-            )
-        };
-        facts.map(answer).collect::<alloc::vec::Vec<_>>()
+    let answer = |facts| {
+        let kinds = [EntryKind::SystemCall, EntryKind::Exception, EntryKind::Interrupt];
+        let whys = [Release::Exec, Release::Exit, Release::Fork];
+        let loads = [
+            policy.switch_in(facts),
+            policy.first_use(facts),
+            policy.return_to_user(facts),
+            policy.kernel_fpu_end(facts),
+        ];
+        let saves = (kinds.map(|kind| policy.entry(kind, facts)), policy.switch_out(facts));
+        (saves, loads, whys.map(|why| policy.release(why, facts)))
     };
+    let answers = |uses| all_facts(uses).map(answer).collect::<alloc::vec::Vec<_>>();
     let last = answers(u8::MAX);
     (0..u8::MAX).rev().take_while(|uses| answers(*uses) == last).last().unwrap_or(u8::MAX)
 }
