@@ -147,8 +147,7 @@ fn every_file_of_the_corpus_replays() {
         let file = corpus(bug.id);
         let (status, text, errors) = fpuswitch(&["run", "--defect", bug.id, &file]);
         assert_eq!(status, Some(if bug.harmless { 0 } else { 1 }), "{}: {text}{errors}", bug.id);
-        let broken = format!(": {} is broken: ", bug.invariant);
-        assert_eq!(text.contains(&broken), !bug.harmless, "{}: {text}", bug.id);
+        assert_eq!(text.contains(" is broken: "), !bug.harmless, "{}: {text}", bug.id);
     }
 }
 
@@ -265,8 +264,8 @@ fn the_page_shows_states_for_people() {
     assert!(begins("c0: T0 in user mode") && begins("c1: T2 in the kernel") && begins("T0: "), "{text}");
     // One operation further.
     let next = page.get(&format!("/.states/{}", first["fingerprint"].as_str().expect("a number")));
-    let entry =
-        next.as_array().expect("operations").iter().find(|step| step["action"] == "entry c0 system-call");
+    let mut steps = next.as_array().expect("operations").iter();
+    let entry = steps.find(|step| step["action"].as_str().is_some_and(|what| what.starts_with("entry c0")));
     let state = entry.expect("an operation")["state"].as_str().expect("a state");
     assert!(state.starts_with("c0: T0 in the kernel"), "{state}");
 }
