@@ -4,9 +4,9 @@ use super::{bench::Bench, model::State};
 use crate::{
     Component,
     check::spec_for,
-    fpu::policy::OwnerSlot,
+    fpu::{Fpstate, SignalStep, TaskKind, policy::OwnerSlot},
     machine::{Current, Machine},
-    registers::{AbstractRegs, Image, RegisterFile},
+    registers::{AbstractImage, AbstractRegs, Image, RegisterFile},
 };
 use alloc::{format, string::String};
 use core::fmt;
@@ -15,7 +15,7 @@ use core::fmt;
 const COMPONENTS: [Component; 3] = [Component::SSE, Component::AVX, Component::TILEDATA];
 
 impl fmt::Debug for State {
-    /// A line a CPU, and a line a user task.
+    /// A line a CPU, and a line a user task, with another one for what it must see.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [cpus, tasks, ..] = *self.packed else { return f.write_str("no state") };
         // Which policy it was is no part of a state.
@@ -35,7 +35,7 @@ fn write(bench: &Bench<OwnerSlot>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             Current::Idle => String::from("idle"),
             Current::Switching => String::from("between two tasks"),
             Current::Task(task) => {
-                let mode = if bench.spec.in_user_mode(slot.cpu()) { "user mode" } else { "in the kernel" };
+                let mode = if bench.spec.in_user_mode(slot.cpu()) { "in user mode" } else { "in the kernel" };
                 format!("{task} {mode}")
             }
         };
@@ -45,7 +45,11 @@ fn write(bench: &Bench<OwnerSlot>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let open = if slot.kernel_fpu().is_some() { ", kernel FPU section" } else { "" };
         let online = if cpu.is_online() { "" } else { ", offline" };
         let values = values(|component| format!("{}", cpu.regs().get(component)));
-        writeln!(f, "{}: {current}; owner {owner}{only}{trap}{open}{online}; {values}", slot.cpu())?;
+        write!(f, "{}: {current}, owner {owner}{only}{trap}{open}{online}; {values}", slot.cpu())?;
+        if let Some(pkru) = cpu.regs().pkru() {
+            write!(f, " PKRU {pkru}")?;
+        }
+        writeln!(f, "{}", if slot.xfd().is_empty() { ", tiles enabled" } else { "" })?;
     }
     for n in 0..bench.user_slots() {
         let Some(task) = bench.machine.tasks().get(bench.user_slot(n)).filter(|task| !task.is_gone()) else {
@@ -55,14 +59,41 @@ fn write(bench: &Bench<OwnerSlot>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let load = if fpstate.need_fpu_load() { "need_fpu_load" } else { "registers are the truth" };
         let last = fpstate.last_cpu().map_or("none".into(), |cpu| format!("{cpu}"));
         let image = values(|component| format!("{}", fpstate.image().get(component)));
-        let signal = fpstate.signal();
-        writeln!(f, "{}: {load}, last_cpu {last}, signal step {signal:?}; image {image}", fpstate.id())?;
+        write!(f, "{}: {load}, last_cpu {last}", fpstate.id())?;
+        about(fpstate).try_for_each(|what| write!(f, ", {what}"))?;
+        match task.frames().len() {
+            0 => {}
+            1 => write!(f, ", 1 frame")?,
+            frames => write!(f, ", {frames} frames")?,
+        }
+        let exited = if task.has_exited() { ", exited" } else { "" };
+        writeln!(f, "{exited}; image {image} PKRU {}", fpstate.pkru())?;
         if let Some(state) = bench.spec.state(fpstate.id()) {
             let ought = values(|component| state.value(component).map_or("–".into(), |v| format!("{v}")));
-            writeln!(f, "    must see {ought}, PKRU {}", state.pkru())?;
+            writeln!(f, "    must see {ought} PKRU {}", state.pkru())?;
         }
     }
     Ok(())
+}
+
+/// What is unusual about a task.
+fn about(fpstate: &Fpstate<AbstractImage>) -> impl Iterator<Item = &'static str> {
+    let signal = match fpstate.signal() {
+        SignalStep::Idle => None,
+        SignalStep::Save => Some("frame to be written"),
+        SignalStep::SaveFaulted => Some("frame to be written, page absent"),
+        SignalStep::Saved => Some("frame written"),
+        SignalStep::Load => Some("frame to be read"),
+        SignalStep::LoadFaulted => Some("frame to be read, page absent"),
+    };
+    let guest = match (fpstate.is_in_guest(), fpstate.has_guest_loaded()) {
+        (true, _) => Some("guest runs"),
+        (false, true) => Some("guest loaded"),
+        (false, false) => None,
+    };
+    let worker = (fpstate.kind() == TaskKind::UserWorker).then_some("user worker");
+    let room = fpstate.wants().map(|_| "waits for room");
+    [worker, signal, guest, room].into_iter().flatten()
 }
 
 fn values(value: impl Fn(Component) -> String) -> String {
