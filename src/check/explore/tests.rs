@@ -57,7 +57,7 @@ fn assert_alike(policy: Builtin, scope: Scope, most: usize) -> usize {
 
 #[test]
 fn states_that_are_not_told_apart_lead_to_the_same() {
-    let most = if cfg!(debug_assertions) { 60 } else { 1_500 };
+    let most = if cfg!(debug_assertions) { 60 } else { 5_000 };
     let mut pairs = 0;
     for group in Group::ALL {
         for policy in [Builtin::OwnerSlot, Builtin::FullLazy, Builtin::CallBoundary] {
