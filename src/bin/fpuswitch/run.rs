@@ -27,8 +27,8 @@ pub(crate) struct Arguments {
     /// call-boundary or use-class. Without: the one that the bug of --defect names, or owner-slot.
     #[arg(long, value_name = "NAME")]
     policy: Option<Named>,
-    /// Behind more slices with a use in a row than that, trap-restore loads without a trap: 5, as in Linux, and 0
-    /// for a list that `explore` found.
+    /// Behind more slices with a use in a row than that, trap-restore loads without a trap. Without: 5, as in Linux; for
+    /// a bug 0. `explore` finds lists with 0.
     #[arg(long, value_name = "N")]
     slices: Option<u8>,
     /// Keep PKRU inside XSAVE images instead of switching it eagerly: what is wrong with that shows where the kernel
@@ -72,7 +72,9 @@ pub(crate) fn run(arguments: &Arguments) -> Status {
     };
     let of_bug = arguments.defect.map(|NamedBug(bug)| bug.policy);
     let policy = arguments.policy.map(|Named(policy)| policy).or(of_bug).unwrap_or(Builtin::OwnerSlot);
-    match (policy, arguments.slices) {
+    // The lists of the corpus were found with that.
+    let of_bug = arguments.defect.filter(|_| policy == Builtin::TrapRestore).map(|_| 0);
+    match (policy, arguments.slices.or(of_bug)) {
         (Builtin::TrapRestore, Some(slices)) => arguments.under(TrapRestore::behind(slices), &name, &events),
         (_, Some(_)) => complain("--slices", &CountsNone(policy.name())),
         (_, None) => arguments.under(policy, &name, &events),
