@@ -174,8 +174,8 @@ const COLUMNS: &str = "\
 | invariant | what is broken behind the last event ([protocol.md](protocol.md#invariants)) |
 | tier | *explorer*: on abstract registers, found by exploring every state, and shown on all register files that have the components. *software*: only where registers have bytes. *host*: on real registers too |
 | policy | the one that it is planted under. `trap-restore` is explored with a count of one ([testing.md](testing.md#every-state)) |
-| events | the length of a shortest list with every invariant checked behind every event. Of the tiers software and host: of the list that was written by hand |
-| as user code sees it | the length of a shortest list behind which user code finds what it ought not to, or a reader of its state does (`Judge::UserCode`); – where the search ends without it, which is [no proof](testing.md#which-states-are-told-apart). Nothing where nothing is explored |
+| events | the length of a list with the fewest operations, with every invariant checked behind every event. Of the tiers software and host: of the list that was written by hand |
+| as user code sees it | the length of a list with the fewest operations behind which user code finds what it ought not to, or a reader of its state does (`Judge::UserCode`); – where the search ends without it, which is [no proof](testing.md#which-states-are-told-apart). Nothing where nothing is explored |
 | states | how many states were gone through until it was found, with one thread, with every invariant. Nothing where nothing is explored |
 
 The scope is two CPUs and two slots for user tasks, with the core and the groups of events that the bug needs (`corpus::scope`).

@@ -36,7 +36,6 @@
 //! - `replay` (default): read ftrace recordings, and compare. Needs `host`.
 //! - `host`: the real registers of an x86-64 Linux host, and what its instructions cost. Needs `std`.
 //! - `pictures`: timelines and costs as SVG, timelines for the Perfetto UI. Needs `replay`.
-//! - `proptest`: strategies for property tests. Needs `std`.
 //! - `explore`: exhaustive exploration of a policy ([`check`]), and the corpus of historic bugs. Needs `std`.
 //! - `cli`: the `fpuswitch` binary.
 //! - `proptest`: strategies for the property tests of a policy, register file or image code of one's own ([`check`]).

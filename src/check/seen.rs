@@ -13,7 +13,7 @@ use crate::{
 use alloc::format;
 
 /// Checks only what user code sees: whoever runs in user mode finds what the reference model says, in every component and in
-/// PKRU, and so does whoever reads the signal frames that were written. Errors that are latent pass.
+/// PKRU, and so does whoever reads the components of signal frames that were written. Errors that are latent pass.
 ///
 /// # Errors
 /// I1 when the reference model has nobody running user code there, I2 for a component, I7 for PKRU.

@@ -88,10 +88,26 @@ impl<R: RegisterFile, P: Policy> Violation<R, P> {
     pub fn event_file(&self) -> String {
         let machine = self.machine();
         let pkru = if machine.pkru_mode() == PkruMode::InXsave { ", PKRU in images" } else { "" };
-        let comment =
-            format!("# {}, behind the last event, under {}{pkru}\n", self.breach, machine.policy().name());
+        let planted = planted(machine.policy());
+        let comment = format!(
+            "# {}, behind the last event, under {}{pkru}{planted}\n",
+            self.breach,
+            machine.policy().name()
+        );
         self.steps.events().fold(comment, |file, event| file + &event.to_string() + "\n")
     }
+}
+
+/// The defect, for people.
+#[cfg(feature = "explore")]
+fn planted(policy: &impl Policy) -> String {
+    policy.defect().map_or_else(String::new, |defect| format!(", with {defect:?} planted"))
+}
+
+/// None can be planted.
+#[cfg(not(feature = "explore"))]
+fn planted(_: &impl Policy) -> &'static str {
+    ""
 }
 
 /// The events that happen up to the first breach, and the breach: as [`Violation::behind`], without a table of it.

@@ -3,7 +3,7 @@
 use super::{Cpu, Current, Machine, Task};
 use crate::{
     CpuId, TaskId,
-    fpu::{PkruMode, TaskKind},
+    fpu::TaskKind,
     registers::{AbstractFrame, AbstractImage, AbstractRegs},
     walk::Walk,
 };
@@ -41,7 +41,7 @@ impl<P> Machine<AbstractRegs, P> {
         if !walk.is_there(!was) {
             if !was {
                 let id = task.fpstate.id();
-                *task = Task::new(id, TaskKind::KernelThread, &self.blank, PkruMode::Eager);
+                *task = Task::new(id, TaskKind::KernelThread, &self.blank, self.pkru_mode);
             }
             return;
         }
@@ -62,7 +62,7 @@ impl<P> Machine<AbstractRegs, P> {
         let mut last_cpu = task.fpstate.last_cpu();
         walk.cpu(&mut last_cpu);
         if let Some(id) = gone.filter(|id| *id != task.fpstate.id() || !task.has_exited()) {
-            *task = Task::new(id, TaskKind::Exited, &self.blank, PkruMode::Eager);
+            *task = Task::new(id, TaskKind::Exited, &self.blank, self.pkru_mode);
         }
         task.fpstate.set_last_cpu(last_cpu);
     }
@@ -76,7 +76,7 @@ impl<P> Machine<AbstractRegs, P> {
     pub(crate) fn grow_slots(&mut self, slots: usize) {
         while self.tasks.len() < slots {
             let nobody = TaskId::before_first(self.tasks.len() as u32);
-            self.tasks.push(Task::new(nobody, TaskKind::Exited, &self.blank, PkruMode::Eager));
+            self.tasks.push(Task::new(nobody, TaskKind::Exited, &self.blank, self.pkru_mode));
         }
     }
 }

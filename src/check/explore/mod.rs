@@ -38,8 +38,12 @@ pub struct Progress {
 /// Goes through every state that a machine under `policy` can reach, and checks every invariant in each.
 ///
 /// # Errors
-/// [`ExploreError`]: a [`Violation`], whose list of events is a shortest one if the scope has one
+/// [`ExploreError`]: a [`Violation`], whose list is one with the fewest operations if the scope has one
 /// thread, or a scope that there is no machine for.
+///
+/// # Panics
+/// Under a policy that answers the same question in different ways: `stateright` finds its way back to a violation by
+/// letting the operations happen again.
 ///
 /// ```
 /// use fpuswitch::{check::{Scope, explore}, fpu::policy::OwnerSlot};
@@ -103,9 +107,10 @@ pub(in crate::check) fn search<P: Policy + Send + Sync + 'static>(
     };
     let broken = properties.iter().filter(|property| property.expectation == Expectation::Always);
     let found = broken.filter_map(|property| discoveries.remove(property.name));
-    let shortest = found.map(|path| path.into_actions()).min_by_key(Vec::len);
-    let violation = shortest.map(|operations| {
-        let (events, breach) = checker.model().replay(operations);
+    let shortest = found.map(|path| (path.last_state().clone(), path.into_actions()));
+    let shortest = shortest.min_by_key(|(_, operations)| operations.len());
+    let violation = shortest.map(|(last, operations)| {
+        let (events, breach) = checker.model().replay(&last, operations);
         let new = || checker.model().machine();
         let first = Violation::behind(new(), &events).filter(|_| scope.judge == Judge::Invariants);
         Box::new(first.unwrap_or_else(|| Violation::at_the_end(new(), &events, breach)))

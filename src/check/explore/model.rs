@@ -10,10 +10,7 @@ use super::{
 use crate::{
     Component, CpuId, EntryKind, Event, TaskId, Value,
     check::{Breach, Group, Invariant, check, check_seen, spec_for},
-    fpu::{
-        Policy,
-        policy::{self, InUser},
-    },
+    fpu::{Policy, policy},
     machine::Machine,
     registers::AbstractRegs,
 };
@@ -98,7 +95,7 @@ impl<P: Policy + Send> Model<P> {
             calls: policy::tells_calls(&policy),
             exceptions: policy::tells_entry(&policy, EntryKind::Exception),
             trap: policy::may_keep_trap(&policy),
-            fpu_free: policy.form().in_user == InUser::TrapIfFpuFree,
+            fpu_free: policy::tells_fpu_free(&policy),
             initial: scope.groups.is_empty() || policy.defect().is_some(),
             pkru: scope.groups.contains(&Group::Pkru),
         };
@@ -161,7 +158,7 @@ impl<P: Policy + Send> Model<P> {
                 Err(_) => {}
                 Ok(checked) => {
                     note(event);
-                    if checked.is_err() {
+                    if checked.is_err() && self.counts(event) {
                         return Some(checked);
                     }
                     happened = true;
@@ -169,6 +166,12 @@ impl<P: Policy + Send> Model<P> {
             }
         }
         Some(Ok(()))
+    }
+
+    /// Whether the judge looks at what the event says that it did: user code and readers of its state see only some.
+    fn counts(&self, event: Event) -> bool {
+        let is_seen = matches!(event, Event::Read(..) | Event::ReadPkru(_) | Event::UserMemory(..));
+        self.scope.judge == Judge::Invariants || is_seen
     }
 
     /// Whether there is a defect.
@@ -205,7 +208,7 @@ impl<P: Policy + Send> Model<P> {
     }
 
     /// The events of operations that lead to a breach, and the breach.
-    pub(super) fn replay(&self, operations: Vec<Operation>) -> (Vec<Event>, Breach) {
+    pub(super) fn replay(&self, last: &State, operations: Vec<Operation>) -> (Vec<Event>, Breach) {
         let mut bench = self.start.clone();
         let mut events = Vec::new();
         let mut afresh = Bench::new(
@@ -219,8 +222,12 @@ impl<P: Policy + Send> Model<P> {
                 return (events, breach);
             }
         }
-        let nothing = || Breach { invariant: Invariant::I1, what: String::from("the search says so") };
-        let breach = self.judge(&bench).err().unwrap_or_else(nothing);
+        // Events that happen again do the same again, but under a policy that keeps something to itself.
+        let searched = || Breach {
+            invariant: self.broken(last).unwrap_or(Invariant::I1),
+            what: String::from("found by the search, and not when the events happened again"),
+        };
+        let breach = self.judge(&bench).err().unwrap_or_else(searched);
         (events, breach)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A switch is a schedule-out and a schedule-in: what happens on other CPUs between the two can happen before or after
 //! them as well. A return and what user code writes behind it are one: a program that writes new values shows
-//! whatever a program shows that writes none, and a check stands between. A kernel FPU section is one, and two events
-//! besides, between which other CPUs go on. What changes a frame happens where the frame is about to be read or written,
+//! whatever a program shows that writes none, and a check stands between. A kernel FPU section is two, between which other
+//! CPUs go on, and where a defect is planted also one, so that it counts as one in a shortest list. What changes a frame happens where the frame is about to be read or written,
 //! because nothing looks at it before.
 
 use super::{Scope, bench::Bench, canonical::Tells, model::kernel_thread};

@@ -39,7 +39,7 @@ pub struct Scope {
     pub pkru_mode: PkruMode,
     /// What counts as a violation.
     pub judge: Judge,
-    /// Threads that search, at least 1. With one, the list of a violation is a shortest one.
+    /// Threads that search; 0 counts as 1. With one, the list of a violation is one with the fewest operations.
     pub threads: usize,
 }
 

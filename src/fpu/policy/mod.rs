@@ -261,7 +261,11 @@ fn all_facts(uses: u8) -> impl Iterator<Item = Facts> {
 /// Whether it makes a difference under the policy that a task enters the kernel by a system call.
 #[cfg(feature = "explore")]
 pub(crate) fn tells_calls(policy: &impl Policy) -> bool {
-    policy.form().calls != Calls::KeepAll || tells_entry(policy, EntryKind::SystemCall)
+    // What is given up is so at a system call alone, whatever the policy says at other entries.
+    let gives_up = |facts| policy.entry(EntryKind::SystemCall, facts) == SaveRule::GiveUp;
+    policy.form().calls != Calls::KeepAll
+        || tells_entry(policy, EntryKind::SystemCall)
+        || (0..=u8::MAX).flat_map(all_facts).any(gives_up)
 }
 
 /// Whether the policy decides otherwise at entries of that kind than at interrupts.
@@ -277,25 +281,44 @@ pub(crate) fn may_keep_trap(policy: &impl Policy) -> bool {
     (0..=u8::MAX).flat_map(all_facts).any(|facts| policy.return_to_user(facts) == LoadRule::Defer)
 }
 
+/// What all hooks answer.
+#[cfg(feature = "explore")]
+fn answers(policy: &impl Policy, facts: Facts) -> ([SaveRule; 4], [LoadRule; 7]) {
+    let saves = [
+        policy.entry(EntryKind::SystemCall, facts),
+        policy.entry(EntryKind::Exception, facts),
+        policy.entry(EntryKind::Interrupt, facts),
+        policy.switch_out(facts),
+    ];
+    let loads = [
+        policy.switch_in(facts),
+        policy.first_use(facts),
+        policy.return_to_user(facts),
+        policy.kernel_fpu_end(facts),
+        policy.release(Release::Exec, facts),
+        policy.release(Release::Exit, facts),
+        policy.release(Release::Fork, facts),
+    ];
+    (saves, loads)
+}
+
+/// Whether it makes a difference under the policy that a program has no FPU instruction.
+#[cfg(feature = "explore")]
+pub(crate) fn tells_fpu_free(policy: &impl Policy) -> bool {
+    let differs = |facts: Facts| {
+        let other = Facts { fpu_free: !facts.fpu_free, ..facts };
+        answers(policy, facts) != answers(policy, other)
+    };
+    policy.form().in_user == InUser::TrapIfFpuFree || (0..=u8::MAX).flat_map(all_facts).any(differs)
+}
+
 /// The count of [`Facts::uses`] from which on the policy answers the same, whatever the rest.
 #[cfg(feature = "explore")]
 pub(crate) fn most_uses_told_apart(policy: &impl Policy) -> u8 {
     if !policy.counts_uses() {
         return 0;
     }
-    let answer = |facts| {
-        let kinds = [EntryKind::SystemCall, EntryKind::Exception, EntryKind::Interrupt];
-        let whys = [Release::Exec, Release::Exit, Release::Fork];
-        let loads = [
-            policy.switch_in(facts),
-            policy.first_use(facts),
-            policy.return_to_user(facts),
-            policy.kernel_fpu_end(facts),
-        ];
-        let saves = (kinds.map(|kind| policy.entry(kind, facts)), policy.switch_out(facts));
-        (saves, loads, whys.map(|why| policy.release(why, facts)))
-    };
-    let answers = |uses| all_facts(uses).map(answer).collect::<alloc::vec::Vec<_>>();
+    let answers = |uses| all_facts(uses).map(|facts| answers(policy, facts)).collect::<alloc::vec::Vec<_>>();
     let last = answers(u8::MAX);
     (0..u8::MAX).rev().take_while(|uses| answers(*uses) == last).last().unwrap_or(u8::MAX)
 }
