@@ -85,6 +85,15 @@ fn every_list_of_the_corpus_breaks_its_invariant() {
     }
 }
 
+/// A part of the above, for the set of tests that mutants are held against.
+#[test]
+fn every_list_shows_on_abstract_registers() {
+    for bug in of(&[Tier::Explorer]) {
+        let regs = AbstractRegs::default();
+        assert!(shows(bug, &regs, &regs), "{}", bug.id);
+    }
+}
+
 #[test]
 fn what_takes_bytes_shows_on_software_registers() {
     for bug in of(&[Tier::Software, Tier::Host]) {

@@ -6,6 +6,9 @@
     reason = "each file is a target of its own, too, and brings the helpers along"
 )]
 
+#[cfg(feature = "explore")]
+#[path = "corpus.rs"]
+mod corpus;
 #[path = "dynamic.rs"]
 mod dynamic;
 #[path = "guest.rs"]
