@@ -18,6 +18,8 @@ mod steps;
 mod violation;
 
 #[cfg(feature = "explore")]
+pub use corpus::corpus;
+#[cfg(feature = "explore")]
 pub use explore::{
     Counts, ExploreError, Explored, Judge, Progress, Scope, ScopeError, ServeError, beginning, explore,
     explore_with, serve,
