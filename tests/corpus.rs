@@ -13,7 +13,7 @@ use fpuswitch::{
         policy::{Builtin, TrapRestore},
     },
     machine::Machine,
-    registers::{AbstractRegs, RegisterFile},
+    registers::{AbstractRegs, UserFrames},
 };
 use std::collections::BTreeSet;
 use support::register_files::on_every_register_file;
@@ -29,7 +29,7 @@ enum Told {
 }
 
 /// Lets the list of a bug happen; with `all`, up to the first event that is refused.
-fn tell<R: RegisterFile + Clone, P: Policy>(bug: &Bug, regs: &R, policy: P, all: bool) -> Told {
+fn tell<R: UserFrames + Clone, P: Policy>(bug: &Bug, regs: &R, policy: P, all: bool) -> Told {
     let file: EventFile = bug.events.parse().expect("a file of events");
     let mode = if bug.pkru_in_xsave { PkruMode::InXsave } else { PkruMode::Eager };
     let machine = Machine::with_registers(policy, file.cpus(), regs.clone()).with_pkru(mode);
@@ -48,7 +48,7 @@ fn tell<R: RegisterFile + Clone, P: Policy>(bug: &Bug, regs: &R, policy: P, all:
 /// Asserts that the bug shows on registers like `wrong`, and that nothing is wrong with `right` ones. Whether these
 /// register files have all that the list names.
 #[track_caller]
-fn shows<R: RegisterFile + Clone>(bug: &Bug, wrong: &R, right: &R) -> bool {
+fn shows<R: UserFrames + Clone>(bug: &Bug, wrong: &R, right: &R) -> bool {
     let id = bug.id;
     let policy = Explored::from(bug.policy);
     assert_eq!(tell(bug, right, policy, false), Told::Held, "{id}: the right mechanism");

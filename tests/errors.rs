@@ -6,7 +6,7 @@ mod support;
 use fpuswitch::{
     EventError,
     fpu::{Policy, policy::Builtin},
-    registers::{AbstractRegs, RegisterFile, SoftRegs},
+    registers::{AbstractRegs, SoftRegs, UserFrames},
     xstate::Layout,
 };
 use std::collections::BTreeSet;
@@ -339,7 +339,7 @@ const REFUSED_WITH_TRAP: &[Refused] = &[
 ];
 
 /// Asserts each row, and returns the names of the reasons.
-fn check<R: RegisterFile + Clone + PartialEq + std::fmt::Debug>(
+fn check<R: UserFrames + Clone + PartialEq + std::fmt::Debug>(
     regs: &R,
     policy: impl Policy,
     table: &[Refused],

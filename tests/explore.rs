@@ -14,7 +14,7 @@ use fpuswitch::{
         policy::{Builtin, OwnerSlot},
     },
     machine::Machine,
-    registers::{AbstractRegs, RegisterFile, SoftRegs},
+    registers::{AbstractRegs, SoftRegs, UserFrames},
 };
 use std::{collections::BTreeMap, num::NonZero};
 use support::policies::Spoiled;
@@ -124,7 +124,7 @@ fn a_violation_has_a_table_and_a_file_that_shows_it_again_on_other_registers() {
     let file: EventFile = found.event_file().parse().expect("a file of events");
     let events: Vec<_> = file.events.iter().map(|(_, event)| *event).collect();
     assert_eq!(events, found.events());
-    fn again<R: RegisterFile + Clone>(
+    fn again<R: UserFrames + Clone>(
         regs: R,
         planted: Planted<OwnerSlot>,
         events: &[Event],

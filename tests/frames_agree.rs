@@ -5,7 +5,7 @@ mod frame_changes;
 
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
-    registers::{AbstractRegs, Fault, Frame, Image, Program, RegisterFile, SoftRegs},
+    registers::{AbstractRegs, Fault, Frame, Image, Program, RegisterFile, SoftRegs, UserFrames},
     xstate::{CpuidDump, Layout},
 };
 use frame_changes::FRAME_CHANGES;
@@ -42,7 +42,7 @@ struct Seen {
 /// `None` where the frames of these registers have no such field. Without `keys`, PKRU is left out of it.
 fn through<R>(regs: &R, keys: bool, used: ComponentSet, changes: &[FrameChange]) -> Option<Seen>
 where
-    R: RegisterFile + Clone,
+    R: UserFrames + Clone,
 {
     let mut frame = regs.new_frame();
     filled(regs, used, A).save_user(Rfbm::ALL, &mut frame).expect("present");
@@ -79,7 +79,7 @@ where
 }
 
 /// Holds registers against the abstract ones; how often that could be done.
-fn agree<R: RegisterFile + Clone>(regs: &R) -> usize {
+fn agree<R: UserFrames + Clone>(regs: &R) -> usize {
     let (plain, keys) = (AbstractRegs::default(), regs.pkru().is_some());
     let mut seen = 0;
     for used in [SHARED, ComponentSet::EMPTY.with(Component::SSE), ComponentSet::EMPTY] {

@@ -9,7 +9,7 @@ use fpuswitch::{
     check::{Invariant, check, random_events, spec_for},
     fpu::{PkruMode, Policy, UserAccess, policy::Builtin},
     machine::{Machine, Outcome},
-    registers::{AbstractRegs, RegisterFile},
+    registers::{AbstractRegs, RegisterFile, UserFrames},
 };
 use proptest::prelude::*;
 use support::{
@@ -29,7 +29,7 @@ fn without_trap() -> impl Iterator<Item = Builtin> {
     Builtin::ALL.into_iter().filter(|policy| !policy.form().lets_foreign_registers_into_user_mode())
 }
 
-fn in_xsave<R: RegisterFile + Clone>(regs: &R, policy: Builtin, cpus: usize) -> Checked<Builtin, R> {
+fn in_xsave<R: UserFrames + Clone>(regs: &R, policy: Builtin, cpus: usize) -> Checked<Builtin, R> {
     let mut checked = Checked::on(regs, policy, cpus);
     checked.machine = checked.machine.with_pkru(PkruMode::InXsave).expect("no trap");
     checked

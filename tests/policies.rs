@@ -10,7 +10,7 @@ use fpuswitch::{
         policy::{Builtin, CallBoundary, EntryExit, FullLazy, TrapRestore, UnknownPolicy, UseClass},
     },
     machine::Machine,
-    registers::RegisterFile,
+    registers::{RegisterFile, UserFrames},
 };
 use support::{
     Checked, events,
@@ -22,7 +22,7 @@ use support::{
 const T0: TaskId = TaskId::first(0);
 
 /// Whether c0's trap is armed, T0 has need_fpu_load set, and T0 is in user mode.
-fn armed<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> [bool; 3] {
+fn armed<R: UserFrames, P: Policy>(machine: &Machine<R, P>) -> [bool; 3] {
     let task = machine.task(T0).expect("T0").fpstate();
     [machine.cpus()[0].slot().trap_armed(), task.need_fpu_load(), task.user_on().is_some()]
 }

@@ -11,7 +11,7 @@ use fpuswitch::{
     },
     fpu::{Defect, Policy, policy::Builtin},
     machine::Machine,
-    registers::{AbstractRegs, RegisterFile},
+    registers::{AbstractRegs, UserFrames},
 };
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 use std::iter;
@@ -51,7 +51,7 @@ const EVENTS: u32 = 200;
 const SHORT: usize = 20;
 
 /// What the first list that finds anything finds. It is held against its event file.
-fn is_found<R: RegisterFile + Clone>(regs: &R, lists: u32, defect: Defect, policy: Builtin) -> bool {
+fn is_found<R: UserFrames + Clone>(regs: &R, lists: u32, defect: Defect, policy: Builtin) -> bool {
     let planted = Planted { policy, defect };
     let found = (0..lists).find_map(|seed| RandomEvents::seeded(seed, EVENTS).check(regs, planted).err());
     found.inspect(|found| assert_is_a_short_event_file(found)).is_some()
@@ -59,13 +59,13 @@ fn is_found<R: RegisterFile + Clone>(regs: &R, lists: u32, defect: Defect, polic
 
 /// The policy under which lists find a bug on registers like `regs`: its own, or else the first of the others. That of
 /// `preload-initialises` counts more slices than lists have, but where it is explored.
-fn found_under<R: RegisterFile + Clone>(regs: &R, lists: u32, bug: &Bug) -> Option<Builtin> {
+fn found_under<R: UserFrames + Clone>(regs: &R, lists: u32, bug: &Bug) -> Option<Builtin> {
     let others = Builtin::ALL.into_iter().filter(|policy| *policy != bug.policy);
     iter::once(bug.policy).chain(others).find(|policy| is_found(regs, lists, bug.defect, *policy))
 }
 
 /// What happens to the file is what was found: on as many CPUs as it names, and nothing in it can be left out.
-fn assert_is_a_short_event_file<R: RegisterFile + Clone, P: Policy>(found: &Violation<R, P>) {
+fn assert_is_a_short_event_file<R: UserFrames + Clone, P: Policy>(found: &Violation<R, P>) {
     let file: EventFile = found.event_file().parse().unwrap_or_else(|error| panic!("{error}:\n{found}"));
     let events: Vec<Event> = file.events.iter().map(|(_, event)| *event).collect();
     assert!(events == found.events() && events.len() <= SHORT, "{} events:\n{found}", events.len());

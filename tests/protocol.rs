@@ -9,7 +9,7 @@ use fpuswitch::{
         Policy, PreemptOff, Save, SignalStep, TaskKind, policy::Builtin,
     },
     machine::Machine,
-    registers::{AbstractImage, AbstractRegs, Fault, Image, Program, RegisterFile},
+    registers::{AbstractImage, AbstractRegs, Fault, Image, Program, RegisterFile, UserFrames},
 };
 use support::{events, watched::Watched};
 

@@ -7,7 +7,7 @@ use fpuswitch::{
     check::{RandomEvents, random_events},
     fpu::Policy,
     machine::{Cpu, Outcome},
-    registers::{AbstractRegs, RegisterFile},
+    registers::{AbstractRegs, RegisterFile, UserFrames},
 };
 use proptest::prelude::*;
 use support::{
@@ -48,7 +48,7 @@ fn any(_: Event) -> bool {
 /// Lets the same events happen on abstract registers and on registers like `regs`, those left out about a
 /// component that only one has, and those that are not `wanted`. Returns the first difference in what happens, is
 /// refused or can be seen.
-fn compare_with_abstract<R: RegisterFile + Clone>(
+fn compare_with_abstract<R: UserFrames + Clone>(
     regs: &R,
     policy: impl Policy,
     list: &RandomEvents,
@@ -99,7 +99,7 @@ fn component(event: Event) -> Option<Component> {
 }
 
 /// What became of an event. Values that may be anything are left out: a failed load leaves them behind.
-fn result<R: RegisterFile + Clone>(
+fn result<R: UserFrames + Clone>(
     checked: &mut Checked<impl Policy, R>,
     event: Event,
 ) -> Result<Result<Outcome, EventError>, Broken> {
@@ -117,7 +117,7 @@ fn result<R: RegisterFile + Clone>(
 type Claim = (Option<TaskId>, bool, Option<KernelContext>, bool);
 
 /// What each CPU claims, and of `components` what the program sees that runs user code there.
-fn visible<R: RegisterFile + Clone>(
+fn visible<R: UserFrames + Clone>(
     checked: &Checked<impl Policy, R>,
     components: ComponentSet,
 ) -> Vec<(Claim, Vec<Value>, Option<Pkru>)> {

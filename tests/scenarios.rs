@@ -8,7 +8,7 @@ mod support;
 use fpuswitch::{
     Component, CpuId, EventError, Pkru, TaskId,
     fpu::{Policy, policy::Builtin},
-    registers::RegisterFile,
+    registers::{RegisterFile, UserFrames},
 };
 use support::{
     Checked, events,
@@ -226,7 +226,7 @@ fn pkru_is_the_current_tasks_from_switch_in_on() {
     assert!(told > 0, "no register file has PKRU");
 }
 
-fn pkru_story<R: RegisterFile + Clone>(regs: &R) {
+fn pkru_story<R: UserFrames + Clone>(regs: &R) {
     for policy in Builtin::ALL {
         let mut checked = Checked::on(regs, policy, 2);
         let live = |checked: &Checked<Builtin, R>, cpu: u32| {
@@ -251,7 +251,7 @@ fn pkru_story<R: RegisterFile + Clone>(regs: &R) {
     }
 }
 
-fn without_pkru<R: RegisterFile + Clone>(regs: &R) {
+fn without_pkru<R: UserFrames + Clone>(regs: &R) {
     for policy in Builtin::ALL {
         let mut checked = Checked::on(regs, policy, 2);
         checked.run("spawn T0; in c0 T0; return c0 T0");

@@ -8,7 +8,7 @@ use fpuswitch::{
         FaultIn, Fpstate, FrameLoad, FrameSave, OwnerSlot, PreemptOff, TaskKind, move_to_cpu, signal_deliver,
         signal_enter, signal_fault_in, signal_save, sigreturn, sigreturn_copy, sigreturn_load,
     },
-    registers::{Program, RegisterFile, SoftFrame, SoftRegs},
+    registers::{Program, RegisterFile, SoftFrame, SoftRegs, UserFrames},
 };
 use support::register_files::software_cpus;
 

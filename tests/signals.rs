@@ -7,7 +7,7 @@ use fpuswitch::{
     Component, TaskId,
     fpu::{Policy, SignalStep, policy::Builtin},
     machine::Task,
-    registers::RegisterFile,
+    registers::{RegisterFile, UserFrames},
 };
 use support::{
     Checked,
@@ -144,11 +144,7 @@ fn a_failed_return_of_the_owner_is_tried_again() {
 /// What T0 sees in SSE and AVX behind a return from a frame that was changed, as the machine's registers have
 /// it. The tests of the reference model say the same of the model.
 #[track_caller]
-fn after_return<R: RegisterFile + Clone>(
-    regs: &R,
-    change: &str,
-    load: &str,
-) -> [(u8, u8); Builtin::ALL.len()] {
+fn after_return<R: UserFrames + Clone>(regs: &R, change: &str, load: &str) -> [(u8, u8); Builtin::ALL.len()] {
     Builtin::ALL.map(|policy| {
         let mut checked = Checked::on(regs, policy, 1);
         checked.run("spawn T0; in c0 T0; return c0 T0; user-write c0 SSE 3; user-write c0 AVX 7");
@@ -168,7 +164,7 @@ fn after_return<R: RegisterFile + Clone>(
     })
 }
 
-fn task<P: Policy, R: RegisterFile>(checked: &Checked<P, R>) -> &Task<R> {
+fn task<P: Policy, R: UserFrames>(checked: &Checked<P, R>) -> &Task<R> {
     checked.machine.task(TaskId::first(0)).expect("T0")
 }
 

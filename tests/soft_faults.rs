@@ -8,7 +8,7 @@ use cpus::cpu;
 
 use fpuswitch::{
     Component, ComponentSet, Pkru, Rfbm, Value,
-    registers::{Fault, MemoryOperand, Program, RegisterFile, SoftFault, SoftFrame, SoftRegs},
+    registers::{Fault, MemoryOperand, Program, RegisterFile, SoftFault, SoftFrame, SoftRegs, UserFrames},
     xstate::{Area, Format, Layout, Refusal, SaveInstruction, XcompBv, XstateBv},
 };
 use soft::*;

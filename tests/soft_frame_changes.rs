@@ -6,7 +6,7 @@ mod soft;
 use cpus::{cpu, layouts};
 use fpuswitch::{
     ComponentSet, FrameChange, Pkru, Rfbm, Value,
-    registers::{Fault, Frame, FrameContents, Image, RegisterFile, SoftRegs},
+    registers::{Fault, Frame, FrameContents, Image, RegisterFile, SoftRegs, UserFrames},
 };
 use soft::{A, B, PKRUS, assert_values, every_register_file, filled, frame_of, old, without_pkru};
 use std::{

@@ -6,7 +6,10 @@ mod soft;
 use cpus::{cpu, layouts};
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
-    registers::{Fault, Frame, FrameContents, Image, Program, RegisterFile, SoftFrame, SoftRegs, XsaveImage},
+    registers::{
+        Fault, Frame, FrameContents, Image, Program, RegisterFile, SoftFrame, SoftRegs, UserFrames,
+        XsaveImage,
+    },
     xstate::{Format, FrameKind, Rounding, SaveInstruction, SignalFrame, XstateBv},
 };
 use soft::{A, B, PKRU, PKRUS, assert_values, every_register_file, filled, frame_of, without_pkru};

@@ -11,7 +11,7 @@ use crate::{
         policy::{Calls, InKernel, InUser, NotRunning},
     },
     machine::{Current, Machine, Task},
-    registers::{Image, RegisterFile},
+    registers::{Image, RegisterFile, UserFrames},
 };
 use alloc::{format, string::String};
 use core::fmt;
@@ -100,7 +100,7 @@ pub(super) fn holds(invariant: Invariant, condition: bool, what: impl FnOnce() -
 ///
 /// # Errors
 /// The first invariant that does not hold.
-pub fn check<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec) -> Checked {
+pub fn check<R: UserFrames, P: Policy>(machine: &Machine<R, P>, spec: &Spec) -> Checked {
     for task in machine.tasks() {
         check_task(machine, spec, task)?;
     }
@@ -111,7 +111,7 @@ pub fn check<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec) -
 }
 
 /// Whether a program may see `is` where the reference model says `ought`.
-pub(super) fn fits<R: RegisterFile, P: Policy>(
+pub(super) fn fits<R: UserFrames, P: Policy>(
     machine: &Machine<R, P>,
     is: Value,
     ought: Option<Value>,
@@ -121,7 +121,7 @@ pub(super) fn fits<R: RegisterFile, P: Policy>(
 
 /// Whether an unspecified value in the model is what a system call has given up; otherwise it is one that
 /// somebody wrote.
-fn gives_up<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> bool {
+fn gives_up<R: UserFrames, P: Policy>(machine: &Machine<R, P>) -> bool {
     machine.policy().form().calls != Calls::KeepAll
 }
 
@@ -129,7 +129,7 @@ fn components<R: RegisterFile>(regs: &R) -> impl Iterator<Item = Component> + us
     regs.enabled().without(Component::PKRU).iter()
 }
 
-fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, task: &Task<R>) -> Checked {
+fn check_task<R: UserFrames, P: Policy>(machine: &Machine<R, P>, spec: &Spec, task: &Task<R>) -> Checked {
     let fpstate = task.fpstate();
     let id = fpstate.id();
     let no_claim = match fpstate.kind() {
@@ -216,7 +216,7 @@ fn check_task<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, 
 }
 
 /// I7 for a task that is out, and, with PKRU in images, wherever its newest copy is.
-fn check_pkru_in_memory<R: RegisterFile, P: Policy>(
+fn check_pkru_in_memory<R: UserFrames, P: Policy>(
     machine: &Machine<R, P>,
     spec: &Spec,
     task: &Task<R>,
@@ -253,7 +253,7 @@ fn check_pkru_in_memory<R: RegisterFile, P: Policy>(
 }
 
 /// I8 and I10: on a CPU that claims the task, XFD lets user code use what its image has room for, and no more.
-fn check_dynamic<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, task: &Task<R>) -> Checked {
+fn check_dynamic<R: UserFrames, P: Policy>(machine: &Machine<R, P>, task: &Task<R>) -> Checked {
     let fpstate = task.fpstate();
     let (id, room) = (fpstate.id(), fpstate.image().room());
     let ought = fpstate.xfd(machine_regs(machine).dynamic());
@@ -276,7 +276,7 @@ fn check_dynamic<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, task: &Tas
 }
 
 /// The forms that the policy declares.
-fn form<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, task: &Task<R>) -> Checked {
+fn form<R: UserFrames, P: Policy>(machine: &Machine<R, P>, task: &Task<R>) -> Checked {
     let (fpstate, form) = (task.fpstate(), machine.policy().form());
     let (id, need_fpu_load) = (fpstate.id(), fpstate.need_fpu_load());
     let Some(cpu) = task.on() else {
@@ -292,7 +292,7 @@ fn form<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, task: &Task<R>) -> 
     })
 }
 
-fn check_cpu<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, id: CpuId) -> Checked {
+fn check_cpu<R: UserFrames, P: Policy>(machine: &Machine<R, P>, spec: &Spec, id: CpuId) -> Checked {
     let Some(cpu) = machine.cpu(id) else { return Ok(()) };
     let slot = cpu.slot();
     if let Some(owner) = slot.owner() {
@@ -339,7 +339,7 @@ fn check_cpu<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, i
 }
 
 /// A slot names a user task, and an only copy is of one that is alive and says so too.
-fn check_owner<R: RegisterFile, P: Policy>(
+fn check_owner<R: UserFrames, P: Policy>(
     machine: &Machine<R, P>,
     cpu: CpuId,
     owner: TaskId,
@@ -365,7 +365,7 @@ fn check_owner<R: RegisterFile, P: Policy>(
 }
 
 /// Any register file of the machine: all have the same components.
-fn machine_regs<R: RegisterFile, P: Policy>(machine: &Machine<R, P>) -> &R {
+fn machine_regs<R: UserFrames, P: Policy>(machine: &Machine<R, P>) -> &R {
     machine.cpus()[0].regs()
 }
 

@@ -8,7 +8,7 @@ use crate::{
     CpuId, Event, PageAccess, Rfbm, TaskId,
     fpu::{Policy, SignalStep, UserAccess, policy::InKernel},
     machine::{Current, Machine, Outcome, Task},
-    registers::RegisterFile,
+    registers::UserFrames,
 };
 use alloc::format;
 
@@ -17,7 +17,7 @@ use alloc::format;
 ///
 /// # Errors
 /// I4, I3, I7 or I14, when it does not.
-pub fn check_outcome<R: RegisterFile, P: Policy>(
+pub fn check_outcome<R: UserFrames, P: Policy>(
     machine: &Machine<R, P>,
     spec: &Spec,
     event: Event,
@@ -70,7 +70,7 @@ fn check_user_memory(
 }
 
 /// Directly behind a fault-in nothing has taken a page away again: an access that is to be tried again does not fault.
-fn check_fault_in<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, id: CpuId) -> Checked {
+fn check_fault_in<R: UserFrames, P: Policy>(machine: &Machine<R, P>, id: CpuId) -> Checked {
     let Some(cpu) = machine.cpu(id) else { return Ok(()) };
     let Current::Task(task) = cpu.current() else { return Ok(()) };
     let tried_again =
@@ -83,7 +83,7 @@ fn check_fault_in<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, id: CpuId
 }
 
 /// Directly behind an entry nothing has loaded the task yet.
-fn check_entry<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, id: CpuId) -> Checked {
+fn check_entry<R: UserFrames, P: Policy>(machine: &Machine<R, P>, id: CpuId) -> Checked {
     let (Some(cpu), InKernel::InMemory) = (machine.cpu(id), machine.policy().form().in_kernel) else {
         return Ok(());
     };

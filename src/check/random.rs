@@ -5,7 +5,7 @@ use crate::{
     Component, CpuId, EntryKind, Event, FrameChange, KernelContext, PageAccess, Pkru, TaskId, Value, Verb,
     fpu::Policy,
     machine::{Current, Machine, Outcome},
-    registers::RegisterFile,
+    registers::UserFrames,
 };
 use alloc::{boxed::Box, vec::Vec};
 
@@ -40,7 +40,7 @@ impl RandomEvents {
     ///
     /// # Errors
     /// The first [`Violation`], [minimised](Violation::minimised).
-    pub fn check<R: RegisterFile + Clone, P: Policy>(
+    pub fn check<R: UserFrames + Clone, P: Policy>(
         &self,
         regs: &R,
         policy: P,
@@ -72,7 +72,7 @@ impl RandomEvents {
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub fn check_on<R: RegisterFile + Clone, P: Policy>(
+    pub fn check_on<R: UserFrames + Clone, P: Policy>(
         &self,
         like: &Machine<R, P>,
         wanted: impl Fn(Event) -> bool,
@@ -93,7 +93,7 @@ impl RandomEvents {
     }
 
     /// Lets the events happen that are `wanted`, until it is not to `go_on`, and returns them.
-    pub(super) fn happen<R: RegisterFile, P: Policy>(
+    pub(super) fn happen<R: UserFrames, P: Policy>(
         &self,
         machine: &mut Machine<R, P>,
         wanted: impl Fn(Event) -> bool,
@@ -176,7 +176,7 @@ const SLOTS: usize = 5;
 
 /// The event that `raw` stands for. It names CPUs and tasks that are there, most of the time; the machine may
 /// refuse it all the same.
-pub fn any_event<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, raw: u32) -> Event {
+pub fn any_event<R: UserFrames, P: Policy>(machine: &Machine<R, P>, raw: u32) -> Event {
     let mut digits = Digits(raw);
     let kind = digits.below(KINDS as usize);
     let cpu = CpuId(digits.below(machine.cpus().len()) as u32);

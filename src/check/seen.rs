@@ -8,7 +8,7 @@ use crate::{
     Component,
     fpu::{Policy, SignalStep},
     machine::{Current, Machine, Task},
-    registers::{Frame, Image, RegisterFile},
+    registers::{Frame, Image, UserFrames},
 };
 use alloc::format;
 
@@ -17,7 +17,7 @@ use alloc::format;
 ///
 /// # Errors
 /// I1 when the reference model has nobody running user code there, I2 for a component, I7 for PKRU.
-pub fn check_seen<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec) -> Checked {
+pub fn check_seen<R: UserFrames, P: Policy>(machine: &Machine<R, P>, spec: &Spec) -> Checked {
     for cpu in machine.cpus() {
         let name = cpu.slot().cpu();
         let Current::Task(task) = cpu.current() else { continue };
@@ -49,7 +49,7 @@ pub fn check_seen<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Sp
 }
 
 /// A frame that has been written holds what was to be saved. What is absent or damaged, or not written yet, is not looked at.
-fn check_frames<R: RegisterFile, P: Policy>(machine: &Machine<R, P>, spec: &Spec, task: &Task<R>) -> Checked {
+fn check_frames<R: UserFrames, P: Policy>(machine: &Machine<R, P>, spec: &Spec, task: &Task<R>) -> Checked {
     let (fpstate, regs) = (task.fpstate(), machine.cpus()[0].regs());
     let Some(state) = spec.state(fpstate.id()) else { return Ok(()) };
     let is_unwritten = matches!(fpstate.signal(), SignalStep::Save | SignalStep::SaveFaulted);

@@ -5,7 +5,7 @@ use crate::{
     Event, EventError,
     fpu::Policy,
     machine::{Machine, Outcome},
-    registers::RegisterFile,
+    registers::UserFrames,
 };
 use alloc::{
     format,
@@ -33,13 +33,13 @@ pub struct Step {
 
 /// Runs events on a machine under the reference model, and keeps a row for each step.
 #[derive(Clone, Debug)]
-pub struct Steps<R: RegisterFile, P> {
+pub struct Steps<R: UserFrames, P> {
     machine: Machine<R, P>,
     spec: Spec,
     steps: Vec<Step>,
 }
 
-impl<R: RegisterFile, P: Policy> Steps<R, P> {
+impl<R: UserFrames, P: Policy> Steps<R, P> {
     /// Begins with a machine that no event has happened to.
     pub fn new(machine: Machine<R, P>) -> Self {
         let spec = spec_for(machine.cpus()[0].regs(), machine.policy());
@@ -139,7 +139,7 @@ impl Step {
     }
 }
 
-impl<R: RegisterFile, P> fmt::Display for Steps<R, P> {
+impl<R: UserFrames, P> fmt::Display for Steps<R, P> {
     /// A table with a row a step.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headings = Step::HEADINGS.map(String::from);

@@ -5,7 +5,7 @@ use crate::{
     Event,
     fpu::{PkruMode, Policy},
     machine::Machine,
-    registers::RegisterFile,
+    registers::UserFrames,
 };
 use alloc::{
     format,
@@ -19,12 +19,12 @@ use core::fmt;
 /// Printed, it is the table of the steps, and below it the [event file](Self::event_file) that `fpuswitch run` replays,
 /// with what is wrong in its first line.
 #[derive(Clone, Debug)]
-pub struct Violation<R: RegisterFile, P> {
+pub struct Violation<R: UserFrames, P> {
     breach: Breach,
     steps: Steps<R, P>,
 }
 
-impl<R: RegisterFile, P: Policy> Violation<R, P> {
+impl<R: UserFrames, P: Policy> Violation<R, P> {
     /// What is broken behind one of `events`, which happen to `machine`, on which nothing has happened yet. Those that it
     /// refuses are left out. `None` if nothing is.
     pub fn behind(machine: Machine<R, P>, events: &[Event]) -> Option<Self> {
@@ -111,7 +111,7 @@ fn planted(_: &impl Policy) -> &'static str {
 }
 
 /// The events that happen up to the first breach, and the breach: as [`Violation::behind`], without a table of it.
-fn first_breach<R: RegisterFile, P: Policy>(
+fn first_breach<R: UserFrames, P: Policy>(
     mut machine: Machine<R, P>,
     events: &[Event],
 ) -> Option<(Vec<Event>, Breach)> {
@@ -129,10 +129,10 @@ fn first_breach<R: RegisterFile, P: Policy>(
     None
 }
 
-impl<R: RegisterFile, P: Policy> fmt::Display for Violation<R, P> {
+impl<R: UserFrames, P: Policy> fmt::Display for Violation<R, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n{}", self.steps, self.event_file())
     }
 }
 
-impl<R: RegisterFile + fmt::Debug, P: Policy> core::error::Error for Violation<R, P> {}
+impl<R: UserFrames + fmt::Debug, P: Policy> core::error::Error for Violation<R, P> {}

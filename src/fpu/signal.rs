@@ -14,7 +14,7 @@
 use super::{Before, Defect, Fpstate, Load, PreemptOff, access, pkru};
 use crate::{
     Component, FrameChange, Pkru, Rfbm,
-    registers::{Fault, Frame, FrameContents, Image, RegisterFile},
+    registers::{Fault, Frame, FrameContents, Image, RegisterFile, UserFrames},
 };
 
 /// Where a task is in a signal delivery or return.
@@ -90,7 +90,7 @@ pub fn signal_deliver<I: Image>(task: &mut Fpstate<I>) {
 /// # Reference
 /// Linux: copy_fpstate_to_sigframe, arch/x86/kernel/fpu/signal.c. The software bytes and PKRU are written in the same
 /// section here, so that a fault there begins anew too.
-pub fn signal_save<R: RegisterFile>(
+pub fn signal_save<R: UserFrames>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
     frame: &mut R::Frame,
@@ -147,7 +147,7 @@ pub enum FaultIn {
 ///
 /// # Errors
 /// As [`signal_enter`].
-pub fn signal_fault_in<R: RegisterFile>(
+pub fn signal_fault_in<R: UserFrames>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
     frame: &mut R::Frame,
@@ -210,7 +210,7 @@ pub fn sigreturn<I: Image>(task: &mut Fpstate<I>) {
 ///
 /// # Reference
 /// Linux: __fpu_restore_sig and restore_fpregs_from_user, arch/x86/kernel/fpu/signal.c.
-pub fn sigreturn_load<R: RegisterFile>(
+pub fn sigreturn_load<R: UserFrames>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
     frame: &R::Frame,
@@ -267,7 +267,7 @@ pub fn sigreturn_load<R: RegisterFile>(
 /// Linux: __fpu_restore_sig, arch/x86/kernel/fpu/signal.c, for 32-bit frames. That copies straight to the image, with page
 /// faults allowed and behind both invalidations, whoever has the registers, and loads it in the end; here a copy is whole
 /// or nothing, and the policy says when the image is loaded.
-pub fn sigreturn_copy<R: RegisterFile>(
+pub fn sigreturn_copy<R: UserFrames>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
     frame: &R::Frame,

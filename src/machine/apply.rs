@@ -4,10 +4,10 @@ use super::{Current, Machine, Outcome, Task};
 use crate::{
     Component, CpuId, EntryKind, Event, EventError, Pkru, TaskId,
     fpu::{self, Before, Defect, Policy, SignalStep, TaskKind},
-    registers::{Program, RegisterFile},
+    registers::{Program, UserFrames},
 };
 
-impl<R: RegisterFile, P: Policy> Machine<R, P> {
+impl<R: UserFrames, P: Policy> Machine<R, P> {
     /// Lets one event happen.
     ///
     /// # Errors

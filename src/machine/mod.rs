@@ -49,7 +49,7 @@ use crate::{
         Before, Fpstate, OwnerSlot, PkruMode, PkruNeedsEager, Policy, PreemptOff, Save, copy_to_memory,
         entry, online,
     },
-    registers::RegisterFile,
+    registers::UserFrames,
 };
 use alloc::vec::Vec;
 
@@ -62,7 +62,7 @@ pub struct Cpu<R> {
     online: bool,
 }
 
-impl<R: RegisterFile> Cpu<R> {
+impl<R: UserFrames> Cpu<R> {
     /// The owner slot.
     pub fn slot(&self) -> &OwnerSlot {
         &self.slot
@@ -90,7 +90,7 @@ impl<R: RegisterFile> Cpu<R> {
 
 /// Tasks and CPUs under one policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Machine<R: RegisterFile, P> {
+pub struct Machine<R: UserFrames, P> {
     policy: P,
     pkru_mode: PkruMode,
     blank: R,
@@ -98,7 +98,7 @@ pub struct Machine<R: RegisterFile, P> {
     tasks: Vec<Task<R>>,
 }
 
-impl<R: RegisterFile + Clone, P: Policy> Machine<R, P> {
+impl<R: UserFrames + Clone, P: Policy> Machine<R, P> {
     /// A machine with `cpus` CPUs, at least one, and no tasks.
     pub fn new(policy: P, cpus: usize) -> Self
     where
@@ -148,7 +148,7 @@ impl<R: RegisterFile + Clone, P: Policy> Machine<R, P> {
     }
 }
 
-impl<R: RegisterFile, P: Policy> Machine<R, P> {
+impl<R: UserFrames, P: Policy> Machine<R, P> {
     /// The policy.
     pub fn policy(&self) -> &P {
         &self.policy

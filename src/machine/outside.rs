@@ -5,11 +5,11 @@ use crate::{
     Component, CpuId, EventError, PageAccess, Pkru, TaskId, Value, Verb,
     error::RegsetError,
     fpu::{self, PkruMode, Policy, TaskKind},
-    registers::{Image, RegisterFile},
+    registers::{Image, UserFrames},
 };
 use alloc::vec::Vec;
 
-impl<R: RegisterFile, P: Policy> Machine<R, P> {
+impl<R: UserFrames, P: Policy> Machine<R, P> {
     pub(super) fn access(&mut self, cpu: CpuId, verb: Verb, out: &mut Outcome) -> Result<(), EventError> {
         let task = self.user_kernel_side(cpu)?;
         match verb {

@@ -4,10 +4,10 @@ use super::{Current, Machine, Task};
 use crate::{
     Component, CpuId, EventError, TaskId,
     fpu::{Policy, SignalStep, TaskKind},
-    registers::RegisterFile,
+    registers::UserFrames,
 };
 
-impl<R: RegisterFile, P: Policy> Machine<R, P> {
+impl<R: UserFrames, P: Policy> Machine<R, P> {
     pub(super) fn existing_cpu(&self, cpu: CpuId) -> Result<&super::Cpu<R>, EventError> {
         self.cpu(cpu).ok_or(EventError::UnknownCpu { cpu, cpus: self.cpus.len() })
     }

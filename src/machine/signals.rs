@@ -4,10 +4,10 @@ use super::{Machine, Outcome};
 use crate::{
     CpuId, EventError, FrameChange, TaskId,
     fpu::{self, Before, FaultIn, FrameLoad, FrameSave, Policy, SignalStep},
-    registers::{Frame, RegisterFile},
+    registers::{Frame, UserFrames},
 };
 
-impl<R: RegisterFile, P: Policy> Machine<R, P> {
+impl<R: UserFrames, P: Policy> Machine<R, P> {
     pub(super) fn signal_save(&mut self, cpu: CpuId, out: &mut Outcome) -> Result<(), EventError> {
         let task = self.at_step(cpu, &[SignalStep::Save], "a signal delivery")?;
         let (load, save) = self.settle(cpu, out, |m| {

@@ -4,10 +4,10 @@ use super::{Current, Machine, Outcome};
 use crate::{
     CpuId, EventError, KernelContext, TaskId, Value,
     fpu::{self, Defect, Policy, SignalStep},
-    registers::{Program, RegisterFile},
+    registers::{Program, UserFrames},
 };
 
-impl<R: RegisterFile, P: Policy> Machine<R, P> {
+impl<R: UserFrames, P: Policy> Machine<R, P> {
     pub(super) fn schedule_out(&mut self, cpu: CpuId, out: &mut Outcome) -> Result<(), EventError> {
         let current = self.free_cpu(cpu)?.current;
         match current {

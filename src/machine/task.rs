@@ -3,13 +3,13 @@
 use crate::{
     CpuId, TaskId,
     fpu::{Fpstate, PkruMode, TaskKind},
-    registers::{Image, RegisterFile},
+    registers::{Image, UserFrames},
 };
 use alloc::vec::Vec;
 
 /// A task: its fpstate, and what the machine knows of it besides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Task<R: RegisterFile> {
+pub struct Task<R: UserFrames> {
     pub(super) fpstate: Fpstate<R::Image>,
     pub(super) on: Option<CpuId>,
     /// Whose user memory it runs on: its own, or that of the program that made it a user worker.
@@ -17,7 +17,7 @@ pub struct Task<R: RegisterFile> {
     frames: Vec<R::Frame>,
 }
 
-impl<R: RegisterFile> Task<R> {
+impl<R: UserFrames> Task<R> {
     /// How many signal frames a machine keeps for a task; a further one makes it forget the oldest.
     pub const MOST_FRAMES: usize = 4;
 

@@ -4,7 +4,7 @@
 //! stand for all: SSE (legacy, in every image) and AVX (extended), because a partial load or save shows only
 //! where there are two; and TILEDATA, which is dynamic.
 
-use super::{Fault, Frame, FrameContents, Image, Program, RegisterFile, Unsupported};
+use super::{Fault, Frame, FrameContents, Image, Program, RegisterFile, Unsupported, UserFrames};
 use crate::{Component, ComponentSet, FrameChange, Pkru, Rfbm, Value, xstate::lane};
 
 const COMPONENTS: [Component; 3] = [Component::SSE, Component::AVX, Component::TILEDATA];
@@ -290,7 +290,6 @@ impl Frame for AbstractFrame {
 
 impl RegisterFile for AbstractRegs {
     type Image = AbstractImage;
-    type Frame = AbstractFrame;
 
     fn enabled(&self) -> ComponentSet {
         BASE | DYNAMIC
@@ -302,11 +301,6 @@ impl RegisterFile for AbstractRegs {
 
     fn new_image(&self) -> AbstractImage {
         AbstractImage::BLANK
-    }
-
-    fn frame_with_room(&self, components: ComponentSet) -> AbstractFrame {
-        let has_tiles = components.contains(Component::TILEDATA);
-        AbstractFrame::of(AbstractImage { has_tiles, ..AbstractImage::BLANK })
     }
 
     fn reset(&mut self) {
@@ -348,32 +342,6 @@ impl RegisterFile for AbstractRegs {
         if rfbm.contains(Component::PKRU) {
             self.pkru = Pkru(0);
         }
-    }
-
-    fn save_user(&self, rfbm: Rfbm, frame: &mut AbstractFrame) -> Result<(), Fault> {
-        frame.check_present()?;
-        let mut image = frame.image;
-        self.save(Rfbm::new(rfbm.of(self.enabled()).without(Component::PKRU)), &mut image);
-        *frame = AbstractFrame::of(image);
-        Ok(())
-    }
-
-    fn restore_user(&mut self, rfbm: Rfbm, frame: &AbstractFrame) -> Result<(), Fault> {
-        let present = frame.check_present();
-        if present.is_err() || frame.bad_header || frame.bad_mxcsr {
-            // A load may have changed registers before it reached the absent page.
-            self.tear(rfbm);
-            return present.and(Err(Fault::GeneralProtection));
-        }
-        let mut image = frame.image;
-        for (i, component) in COMPONENTS.iter().enumerate() {
-            image.values[i] = frame.value(*component);
-        }
-        self.restore(Rfbm::new(rfbm.of(self.enabled()).without(Component::PKRU)), &image)
-    }
-
-    fn restore_user_legacy(&mut self, frame: &AbstractFrame) -> Result<(), Fault> {
-        self.restore_user(Rfbm::new(ComponentSet::LEGACY), &frame.legacy())
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {
@@ -424,5 +392,40 @@ impl RegisterFile for AbstractRegs {
             // A part of what SSE stands for.
             Program::Round(_) => self.run(Program::Fill(Component::SSE, Value::UNSPECIFIED)),
         }
+    }
+}
+
+impl UserFrames for AbstractRegs {
+    type Frame = AbstractFrame;
+
+    fn frame_with_room(&self, components: ComponentSet) -> AbstractFrame {
+        let has_tiles = components.contains(Component::TILEDATA);
+        AbstractFrame::of(AbstractImage { has_tiles, ..AbstractImage::BLANK })
+    }
+
+    fn save_user(&self, rfbm: Rfbm, frame: &mut AbstractFrame) -> Result<(), Fault> {
+        frame.check_present()?;
+        let mut image = frame.image;
+        self.save(Rfbm::new(rfbm.of(self.enabled()).without(Component::PKRU)), &mut image);
+        *frame = AbstractFrame::of(image);
+        Ok(())
+    }
+
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &AbstractFrame) -> Result<(), Fault> {
+        let present = frame.check_present();
+        if present.is_err() || frame.bad_header || frame.bad_mxcsr {
+            // A load may have changed registers before it reached the absent page.
+            self.tear(rfbm);
+            return present.and(Err(Fault::GeneralProtection));
+        }
+        let mut image = frame.image;
+        for (i, component) in COMPONENTS.iter().enumerate() {
+            image.values[i] = frame.value(*component);
+        }
+        self.restore(Rfbm::new(rfbm.of(self.enabled()).without(Component::PKRU)), &image)
+    }
+
+    fn restore_user_legacy(&mut self, frame: &AbstractFrame) -> Result<(), Fault> {
+        self.restore_user(Rfbm::new(ComponentSet::LEGACY), &frame.legacy())
     }
 }

@@ -81,8 +81,6 @@ pub enum Program {
 pub trait RegisterFile {
     /// A task's image in memory.
     type Image: Image;
-    /// A signal frame in user memory, which can fault.
-    type Frame: Frame<Image = Self::Image>;
 
     /// The components that this CPU has enabled (XCR0).
     fn enabled(&self) -> ComponentSet;
@@ -96,14 +94,6 @@ pub trait RegisterFile {
     /// An image of the initial configuration, in this CPU's layout, with room for all enabled components but the
     /// [dynamic](Self::dynamic) ones.
     fn new_image(&self) -> Self::Image;
-
-    /// A signal frame of the initial configuration, present, in this CPU's layout, with room for `components`.
-    fn frame_with_room(&self, components: ComponentSet) -> Self::Frame;
-
-    /// The same with room for what a [new image](Self::new_image) has room for.
-    fn new_frame(&self) -> Self::Frame {
-        self.frame_with_room(self.enabled() - self.dynamic())
-    }
 
     /// Puts every register, PKRU and IA32_XFD too, into the state after reset.
     fn reset(&mut self);
@@ -120,26 +110,6 @@ pub trait RegisterFile {
 
     /// Puts the components in `rfbm` into their initial configuration.
     fn restore_initial(&mut self, rfbm: Rfbm);
-
-    /// Saves the components in `rfbm`, but for PKRU, straight to user memory, with the software bytes that say what is
-    /// there; the registers keep their content.
-    ///
-    /// # Errors
-    /// A page fault; the frame's content is unspecified afterwards.
-    fn save_user(&self, rfbm: Rfbm, frame: &mut Self::Frame) -> Result<(), Fault>;
-
-    /// Restores the components in `rfbm`, but for PKRU, straight from user memory (XRSTOR, or FXRSTOR on a CPU without
-    /// it). What the frame's software bytes say has to be looked at [before](Frame::contents).
-    ///
-    /// # Errors
-    /// A page fault, or the fault that a refused image raises. The registers are unspecified afterwards.
-    fn restore_user(&mut self, rfbm: Rfbm, frame: &Self::Frame) -> Result<(), Fault>;
-
-    /// Restores x87 and SSE straight from user memory, without a look at the header (FXRSTOR).
-    ///
-    /// # Errors
-    /// As [`restore_user`](Self::restore_user).
-    fn restore_user_legacy(&mut self, frame: &Self::Frame) -> Result<(), Fault>;
 
     /// The components not in their initial configuration (XINUSE), where the CPU can tell.
     ///
@@ -172,6 +142,46 @@ pub trait RegisterFile {
 
     /// Runs a register program. Components that are not enabled, or disabled by XFD, are left out.
     fn run(&mut self, program: Program);
+}
+
+/// A register file that signal frames are made of: what a kernel does between the registers and user memory, where every
+/// access can fault.
+///
+/// Apart from [`RegisterFile`], because there are registers of which no signal frame is made: a runtime in user space, say,
+/// switches them between its own tasks, and leaves frames to the kernel below it. Of the protocol, the attempts of a delivery
+/// and of a return that access the frame ([`signal_save`](crate::fpu::signal_save) and its like) need this trait, and nothing
+/// else does.
+pub trait UserFrames: RegisterFile {
+    /// A signal frame in user memory, which can fault.
+    type Frame: Frame<Image = <Self as RegisterFile>::Image>;
+
+    /// A signal frame of the initial configuration, present, in this CPU's layout, with room for `components`.
+    fn frame_with_room(&self, components: ComponentSet) -> Self::Frame;
+
+    /// The same with room for what a [new image](RegisterFile::new_image) has room for.
+    fn new_frame(&self) -> Self::Frame {
+        self.frame_with_room(self.enabled() - self.dynamic())
+    }
+
+    /// Saves the components in `rfbm`, but for PKRU, straight to user memory, with the software bytes that say what is
+    /// there; the registers keep their content.
+    ///
+    /// # Errors
+    /// A page fault; the frame's content is unspecified afterwards.
+    fn save_user(&self, rfbm: Rfbm, frame: &mut Self::Frame) -> Result<(), Fault>;
+
+    /// Restores the components in `rfbm`, but for PKRU, straight from user memory (XRSTOR, or FXRSTOR on a CPU without
+    /// it). What the frame's software bytes say has to be looked at [before](Frame::contents).
+    ///
+    /// # Errors
+    /// A page fault, or the fault that a refused image raises. The registers are unspecified afterwards.
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &Self::Frame) -> Result<(), Fault>;
+
+    /// Restores x87 and SSE straight from user memory, without a look at the header (FXRSTOR).
+    ///
+    /// # Errors
+    /// As [`restore_user`](Self::restore_user).
+    fn restore_user_legacy(&mut self, frame: &Self::Frame) -> Result<(), Fault>;
 }
 
 /// A task's image in memory.

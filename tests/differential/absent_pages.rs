@@ -3,7 +3,7 @@
 use super::{both, host, same_registers};
 use fpuswitch::{
     Component, Rfbm, Value,
-    registers::{Fault, Frame, HostFrame, Program, RegisterFile, SoftFrame},
+    registers::{Fault, Frame, HostFrame, Program, RegisterFile, SoftFrame, UserFrames},
     xstate::SaveInstruction,
 };
 

@@ -15,7 +15,7 @@ use emulator::{LAST_X87_INSTRUCTION, is_qemu_tcg, keeps_x87_pointers};
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
     check::{programs, values},
-    registers::{Fault, Frame, HostRegs, Image, Program, RegisterFile, SoftRegs, XsaveImage},
+    registers::{Fault, Frame, HostRegs, Image, Program, RegisterFile, SoftRegs, UserFrames, XsaveImage},
     xstate::{Area, LegacyRegion, SaveInstruction},
 };
 use frame_changes::FRAME_CHANGES;
@@ -112,13 +112,13 @@ fn change() -> impl Strategy<Value = FrameChange> {
 }
 
 /// One register file, its images and its frame.
-struct Side<R: RegisterFile> {
+struct Side<R: UserFrames> {
     regs: R,
     images: [R::Image; SLOTS],
     frame: R::Frame,
 }
 
-impl<R: RegisterFile<Image = XsaveImage>> Side<R> {
+impl<R: UserFrames<Image = XsaveImage>> Side<R> {
     fn new(regs: R) -> Self {
         Self { images: std::array::from_fn(|_| regs.new_image()), frame: regs.new_frame(), regs }
     }

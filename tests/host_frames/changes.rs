@@ -3,7 +3,7 @@
 use super::{components, emulator::is_qemu_tcg, filled, frame_changes::FRAME_CHANGES, seen};
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
-    registers::{Fault, Frame, FrameContents, HostRegs, Image, RegisterFile, SoftRegs, XsaveImage},
+    registers::{Fault, Frame, FrameContents, HostRegs, Image, SoftRegs, UserFrames, XsaveImage},
 };
 
 /// Makes every change there is in hardware and in software: the same comes of it.
@@ -37,7 +37,7 @@ struct Through {
 /// `None` where the CPU's frames have no such field.
 fn through_changes<R>(regs: &R, used: ComponentSet, changes: &[FrameChange]) -> Option<Through>
 where
-    R: RegisterFile<Image = XsaveImage> + Clone,
+    R: UserFrames<Image = XsaveImage> + Clone,
 {
     let mut frame = regs.new_frame();
     let mut before = filled(regs, 10);

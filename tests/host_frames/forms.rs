@@ -3,7 +3,7 @@
 use super::{components, filled, host, masks, pairs, seen, value};
 use fpuswitch::{
     Component, ComponentSet, Rfbm, Value,
-    registers::{Fault, Image, Program, RegisterFile, SoftRegs, XsaveImage},
+    registers::{Fault, Image, Program, RegisterFile, SoftRegs, UserFrames, XsaveImage},
     xstate::{CpuidDump, Format, Layout, SaveInstruction},
 };
 
@@ -112,7 +112,7 @@ fn hardware_takes_images_and_frames_in_the_other_form() {
 /// A frame that one has saved, restored by the other.
 fn from_a_frame_of<R>(from: &R, to: &R, rfbm: Rfbm) -> Result<Vec<(Component, Value)>, Fault>
 where
-    R: RegisterFile + Clone,
+    R: UserFrames + Clone,
 {
     let mut frame = from.new_frame();
     filled(from, 10).save_user(Rfbm::ALL, &mut frame).expect("present");
@@ -148,7 +148,7 @@ fn hardware_saves_to_frames_in_the_other_form() {
 /// A frame that one has saved, saved by the other and restored there.
 fn through_a_frame_of<R>(from: &R, to: &R, rfbm: Rfbm) -> Result<Vec<(Component, Value)>, Fault>
 where
-    R: RegisterFile + Clone,
+    R: UserFrames + Clone,
 {
     let mut frame = from.new_frame();
     filled(from, 10).save_user(Rfbm::ALL, &mut frame)?;

@@ -12,7 +12,7 @@ mod frame_changes;
 use emulator::is_qemu_tcg;
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
-    registers::{Fault, Frame, HostCpu, HostRegs, Program, RegisterFile, SoftRegs, XsaveImage},
+    registers::{Fault, Frame, HostCpu, HostRegs, Program, RegisterFile, SoftRegs, UserFrames, XsaveImage},
     xstate::{Area, Format, Layout, SaveInstruction, XcompBv, XstateBv},
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -90,7 +90,7 @@ fn spoil(image: &mut XsaveImage) {
 }
 
 /// Fills a frame, spoils it, saves to it, and restores all of it to registers with other values.
-fn through_a_spoiled_frame<R: RegisterFile + Clone>(regs: &R, rfbm: Rfbm, refuses: bool) -> R {
+fn through_a_spoiled_frame<R: UserFrames + Clone>(regs: &R, rfbm: Rfbm, refuses: bool) -> R {
     let mut frame = regs.new_frame();
     filled(regs, 10).save_user(Rfbm::ALL, &mut frame).expect("present");
     spoil_frame(&mut frame);
@@ -123,7 +123,7 @@ fn hardware_a_save_to_a_spoiled_frame_can_be_restored() {
 /// The same with an image.
 fn through_a_spoiled_image<R>(regs: &R, rfbm: Rfbm, refuses: bool) -> R
 where
-    R: RegisterFile<Image = XsaveImage> + Clone,
+    R: UserFrames<Image = XsaveImage> + Clone,
 {
     let mut image = regs.new_image();
     filled(regs, 10).save(Rfbm::ALL, &mut image);
@@ -217,7 +217,7 @@ fn hardware_an_absent_frame_is_a_page_fault_whatever_is_asked_for() {
 }
 
 /// A save to and a restore from an absent frame, and the same again when it is present.
-fn through_an_absent_frame<R: RegisterFile + Clone>(regs: &R, rfbm: Rfbm) -> [Result<(), Fault>; 4] {
+fn through_an_absent_frame<R: UserFrames + Clone>(regs: &R, rfbm: Rfbm) -> [Result<(), Fault>; 4] {
     let mut frame = regs.new_frame();
     frame.change(FrameChange::Absent).expect("every frame has pages");
     let mut other = filled(regs, 70);

@@ -5,7 +5,7 @@
 
 use fpuswitch::{
     Component, ComponentSet, Pkru, Rfbm, Value,
-    registers::{MemoryOperand, Program, RegisterFile, SoftFault, SoftFrame, SoftRegs},
+    registers::{MemoryOperand, Program, RegisterFile, SoftFault, SoftFrame, SoftRegs, UserFrames},
     xstate::{Area, Format, Layout, OwnedArea, SaveInstruction},
 };
 use std::ops::Range;

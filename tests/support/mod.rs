@@ -15,7 +15,7 @@ use fpuswitch::{
     check::{Breach, Invariant, RandomEvents, Spec, check, check_outcome, minimise, spec_for},
     fpu::Policy,
     machine::{Machine, Outcome},
-    registers::{AbstractRegs, RegisterFile},
+    registers::{AbstractRegs, UserFrames},
 };
 use proptest::{
     prelude::*,
@@ -28,7 +28,7 @@ pub(crate) const STEPS: usize = 120;
 
 /// A machine, the reference model beside it, and what has happened to both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Checked<P: Policy, R: RegisterFile = AbstractRegs> {
+pub(crate) struct Checked<P: Policy, R: UserFrames = AbstractRegs> {
     pub(crate) machine: Machine<R, P>,
     pub(crate) spec: Spec,
     pub(crate) events: Vec<Event>,
@@ -101,7 +101,7 @@ impl<P: Policy> Checked<P> {
     }
 }
 
-impl<P: Policy, R: RegisterFile + Clone> Checked<P, R> {
+impl<P: Policy, R: UserFrames + Clone> Checked<P, R> {
     /// With registers like `regs`.
     pub(crate) fn on(regs: &R, policy: P, cpus: usize) -> Self {
         let machine = Machine::with_registers(policy, cpus, regs.clone());
@@ -267,7 +267,7 @@ pub(crate) fn random<P: Policy>(policy: P, list: &RandomEvents) -> Result<Checke
 }
 
 /// The same with registers like `regs`, which have a say in what is legal.
-pub(crate) fn random_on<P: Policy, R: RegisterFile + Clone>(
+pub(crate) fn random_on<P: Policy, R: UserFrames + Clone>(
     regs: &R,
     policy: P,
     list: &RandomEvents,

@@ -11,7 +11,7 @@ use fpuswitch::{
     ComponentSet,
     fpu::{Policy, policy::Builtin},
     machine::Outcome,
-    registers::RegisterFile,
+    registers::{RegisterFile, UserFrames},
 };
 
 /// T0 has run user code on c0, has 7 in AVX, and is in the kernel now; T1 is new, and T2 a kernel thread.
@@ -34,7 +34,7 @@ pub(crate) type Costs = (u32, u32);
 /// Lets a story happen under one policy, whose decisions are in that column if they are in any, and returns what
 /// each event did.
 #[track_caller]
-pub(crate) fn tell<P: Policy, R: RegisterFile + Clone>(
+pub(crate) fn tell<P: Policy, R: UserFrames + Clone>(
     checked: &mut Checked<P, R>,
     column: Option<usize>,
     story: &str,

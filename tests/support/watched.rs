@@ -2,7 +2,9 @@
 
 use fpuswitch::{
     Component, ComponentSet, Pkru, Rfbm, Value,
-    registers::{AbstractFrame, AbstractImage, AbstractRegs, Fault, Program, RegisterFile, Unsupported},
+    registers::{
+        AbstractFrame, AbstractImage, AbstractRegs, Fault, Program, RegisterFile, Unsupported, UserFrames,
+    },
 };
 use std::cell::Cell;
 
@@ -46,7 +48,6 @@ impl Watched {
 
 impl RegisterFile for Watched {
     type Image = AbstractImage;
-    type Frame = AbstractFrame;
 
     fn enabled(&self) -> ComponentSet {
         self.regs.enabled()
@@ -59,10 +60,6 @@ impl RegisterFile for Watched {
 
     fn dynamic(&self) -> ComponentSet {
         self.regs.dynamic()
-    }
-
-    fn frame_with_room(&self, components: ComponentSet) -> AbstractFrame {
-        self.regs.frame_with_room(components)
     }
 
     fn reset(&mut self) {
@@ -84,20 +81,6 @@ impl RegisterFile for Watched {
 
     fn restore_initial(&mut self, rfbm: Rfbm) {
         self.regs.restore_initial(rfbm);
-    }
-
-    fn save_user(&self, rfbm: Rfbm, frame: &mut AbstractFrame) -> Result<(), Fault> {
-        self.regs.save_user(rfbm, frame)?;
-        CALLS.set(Calls { saves: CALLS.get().saves + 1, ..CALLS.get() });
-        Ok(())
-    }
-
-    fn restore_user(&mut self, rfbm: Rfbm, frame: &AbstractFrame) -> Result<(), Fault> {
-        self.regs.restore_user(rfbm, frame)
-    }
-
-    fn restore_user_legacy(&mut self, frame: &AbstractFrame) -> Result<(), Fault> {
-        self.regs.restore_user_legacy(frame)
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {
@@ -127,5 +110,27 @@ impl RegisterFile for Watched {
 
     fn run(&mut self, program: Program) {
         self.regs.run(program);
+    }
+}
+
+impl UserFrames for Watched {
+    type Frame = AbstractFrame;
+
+    fn frame_with_room(&self, components: ComponentSet) -> AbstractFrame {
+        self.regs.frame_with_room(components)
+    }
+
+    fn save_user(&self, rfbm: Rfbm, frame: &mut AbstractFrame) -> Result<(), Fault> {
+        self.regs.save_user(rfbm, frame)?;
+        CALLS.set(Calls { saves: CALLS.get().saves + 1, ..CALLS.get() });
+        Ok(())
+    }
+
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &AbstractFrame) -> Result<(), Fault> {
+        self.regs.restore_user(rfbm, frame)
+    }
+
+    fn restore_user_legacy(&mut self, frame: &AbstractFrame) -> Result<(), Fault> {
+        self.regs.restore_user_legacy(frame)
     }
 }

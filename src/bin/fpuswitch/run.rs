@@ -14,7 +14,7 @@ use fpuswitch::{
         policy::{Builtin, TrapRestore},
     },
     machine::Machine,
-    registers::{AbstractRegs, HostRegs, RegisterFile},
+    registers::{AbstractRegs, HostRegs, UserFrames},
 };
 use std::path::PathBuf;
 
@@ -103,7 +103,7 @@ impl Arguments {
         }
     }
 
-    fn replay<R: RegisterFile + Clone>(
+    fn replay<R: UserFrames + Clone>(
         &self,
         policy: impl Policy,
         regs: R,
@@ -140,7 +140,7 @@ impl Arguments {
     }
 }
 
-fn rows<R: RegisterFile, P: Policy>(steps: &Steps<R, P>) -> Table {
+fn rows<R: UserFrames, P: Policy>(steps: &Steps<R, P>) -> Table {
     let mut table = crate::table();
     table.set_header(["step"].iter().chain(&Step::HEADINGS));
     for (number, step) in (1..).zip(steps.steps()) {

@@ -3,7 +3,7 @@
 use crate::{
     Component, ComponentSet, Pkru, Rfbm, Value,
     fpu::Defect,
-    registers::{Fault, Program, RegisterFile, SoftRegs, Unsupported, XsaveImage},
+    registers::{Fault, Program, RegisterFile, SoftRegs, Unsupported, UserFrames, XsaveImage},
     xstate::{Format, SaveInstruction},
 };
 
@@ -47,7 +47,6 @@ impl Defective<SoftRegs> {
 
 impl<R: RegisterFile<Image = XsaveImage>> RegisterFile for Defective<R> {
     type Image = XsaveImage;
-    type Frame = R::Frame;
 
     fn enabled(&self) -> ComponentSet {
         self.regs.enabled()
@@ -72,10 +71,6 @@ impl<R: RegisterFile<Image = XsaveImage>> RegisterFile for Defective<R> {
         XsaveImage::with_room(layout, Format::Standard, room.fold(ComponentSet::EMPTY, ComponentSet::with))
     }
 
-    fn frame_with_room(&self, components: ComponentSet) -> R::Frame {
-        self.regs.frame_with_room(components)
-    }
-
     fn reset(&mut self) {
         self.regs.reset();
     }
@@ -96,18 +91,6 @@ impl<R: RegisterFile<Image = XsaveImage>> RegisterFile for Defective<R> {
         let initial = XsaveImage::new(self.regs.new_image().area().layout(), Format::Standard);
         let restored = self.regs.restore(rfbm, &initial);
         debug_assert_eq!(restored, Ok(()), "the initial configuration is accepted");
-    }
-
-    fn save_user(&self, rfbm: Rfbm, frame: &mut R::Frame) -> Result<(), Fault> {
-        self.regs.save_user(rfbm, frame)
-    }
-
-    fn restore_user(&mut self, rfbm: Rfbm, frame: &R::Frame) -> Result<(), Fault> {
-        self.regs.restore_user(rfbm, frame)
-    }
-
-    fn restore_user_legacy(&mut self, frame: &R::Frame) -> Result<(), Fault> {
-        self.regs.restore_user_legacy(frame)
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {
@@ -136,5 +119,25 @@ impl<R: RegisterFile<Image = XsaveImage>> RegisterFile for Defective<R> {
 
     fn run(&mut self, program: Program) {
         self.regs.run(program);
+    }
+}
+
+impl<R: UserFrames<Image = XsaveImage>> UserFrames for Defective<R> {
+    type Frame = R::Frame;
+
+    fn frame_with_room(&self, components: ComponentSet) -> R::Frame {
+        self.regs.frame_with_room(components)
+    }
+
+    fn save_user(&self, rfbm: Rfbm, frame: &mut R::Frame) -> Result<(), Fault> {
+        self.regs.save_user(rfbm, frame)
+    }
+
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &R::Frame) -> Result<(), Fault> {
+        self.regs.restore_user(rfbm, frame)
+    }
+
+    fn restore_user_legacy(&mut self, frame: &R::Frame) -> Result<(), Fault> {
+        self.regs.restore_user_legacy(frame)
     }
 }

@@ -9,7 +9,7 @@ pub use images::{damaged_images, images, refused_images};
 pub use programs::{programs, values};
 
 use super::{RandomEvents, Steps};
-use crate::{fpu::Policy, machine::Machine, registers::RegisterFile};
+use crate::{fpu::Policy, machine::Machine, registers::UserFrames};
 use core::fmt::Debug;
 use proptest::{collection::vec, prelude::*};
 
@@ -59,7 +59,7 @@ pub fn random_events(most: usize) -> impl Strategy<Value = RandomEvents> {
 /// ```
 pub fn machines<R, P>(like: &Machine<R, P>, most: usize) -> impl Strategy<Value = Steps<R, P>> + use<R, P>
 where
-    R: RegisterFile + Clone + Debug,
+    R: UserFrames + Clone + Debug,
     P: Policy,
 {
     let new = like.anew();

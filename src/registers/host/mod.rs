@@ -1,6 +1,8 @@
 //! The registers of the CPU that this runs on.
 
-use super::{Fault, Image, Program, RegisterFile, Unsupported, XsaveImage, frame::LEGACY, image, pattern};
+use super::{
+    Fault, Image, Program, RegisterFile, Unsupported, UserFrames, XsaveImage, frame::LEGACY, image, pattern,
+};
 use crate::{
     Component, ComponentSet, Pkru, Rfbm, Value,
     arch::{Features, HardwareFault, OpError, ParkedRegs, RestoreOp, through_pkru},
@@ -188,7 +190,6 @@ impl Hash for HostRegs {
 
 impl RegisterFile for HostRegs {
     type Image = XsaveImage;
-    type Frame = HostFrame;
 
     fn enabled(&self) -> ComponentSet {
         let enabled = self.layout.enabled();
@@ -197,10 +198,6 @@ impl RegisterFile for HostRegs {
 
     fn new_image(&self) -> XsaveImage {
         XsaveImage::new(&self.layout, self.save_instruction.format())
-    }
-
-    fn frame_with_room(&self, components: ComponentSet) -> HostFrame {
-        HostFrame::with_room(self, components)
     }
 
     fn reset(&mut self) {
@@ -250,45 +247,6 @@ impl RegisterFile for HostRegs {
         }
     }
 
-    /// By XSAVE, whatever saves images, as Linux does, or FXSAVE. A frame of another layout becomes one of this.
-    fn save_user(&self, rfbm: Rfbm, frame: &mut HostFrame) -> Result<(), Fault> {
-        if frame.form().layout() != &self.layout {
-            frame.become_one_of(&self.layout);
-        }
-        let instruction = match self.save_instruction {
-            SaveInstruction::Fxsave => SaveInstruction::Fxsave,
-            _ => SaveInstruction::Xsave,
-        };
-        let saved = self.parked_of(rfbm) & frame.form().room();
-        frame.clear_header();
-        self.parked.save(instruction, Rfbm::new(saved), &mut frame.mapping).map_err(fault)?;
-        frame.finish()
-    }
-
-    /// By XRSTOR, or FXRSTOR. An absent page of what is restored is a page fault even if this CPU does not touch it,
-    /// and before any other fault: both are left to the CPU.
-    fn restore_user(&mut self, rfbm: Rfbm, frame: &HostFrame) -> Result<(), Fault> {
-        let restored = self.parked_of(rfbm);
-        if frame.form().layout() != &self.layout {
-            frame.require([frame.form().image()])?;
-            return self.load(restored, &frame.image());
-        }
-        if self.standard() == Format::Fxsave {
-            return self.restore_user_legacy(frame);
-        }
-        let done = self.parked.restore(RestoreOp::Xrstor, Rfbm::new(restored), &frame.mapping);
-        frame.require(frame.form().accessed(restored))?;
-        done.map_err(fault)?;
-        self.refuse_foreign(&frame.image())
-    }
-
-    /// By FXRSTOR.
-    fn restore_user_legacy(&mut self, frame: &HostFrame) -> Result<(), Fault> {
-        let done = self.parked.restore(RestoreOp::Fxrstor, Rfbm::ALL, &frame.mapping);
-        frame.require([LEGACY])?;
-        done.map_err(fault)
-    }
-
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {
         if !self.layout.features().contains(XsaveFeatures::XGETBV1) {
             return Err(Unsupported("XGETBV(1)"));
@@ -329,6 +287,53 @@ impl RegisterFile for HostRegs {
             }
             Program::Round(rounding) => self.parked.set_rounding(rounding),
         }
+    }
+}
+
+impl UserFrames for HostRegs {
+    type Frame = HostFrame;
+
+    fn frame_with_room(&self, components: ComponentSet) -> HostFrame {
+        HostFrame::with_room(self, components)
+    }
+
+    /// By XSAVE, whatever saves images, as Linux does, or FXSAVE. A frame of another layout becomes one of this.
+    fn save_user(&self, rfbm: Rfbm, frame: &mut HostFrame) -> Result<(), Fault> {
+        if frame.form().layout() != &self.layout {
+            frame.become_one_of(&self.layout);
+        }
+        let instruction = match self.save_instruction {
+            SaveInstruction::Fxsave => SaveInstruction::Fxsave,
+            _ => SaveInstruction::Xsave,
+        };
+        let saved = self.parked_of(rfbm) & frame.form().room();
+        frame.clear_header();
+        self.parked.save(instruction, Rfbm::new(saved), &mut frame.mapping).map_err(fault)?;
+        frame.finish()
+    }
+
+    /// By XRSTOR, or FXRSTOR. An absent page of what is restored is a page fault even if this CPU does not touch it,
+    /// and before any other fault: both are left to the CPU.
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &HostFrame) -> Result<(), Fault> {
+        let restored = self.parked_of(rfbm);
+        if frame.form().layout() != &self.layout {
+            frame.require([frame.form().image()])?;
+            return self.load(restored, &frame.image());
+        }
+        if self.standard() == Format::Fxsave {
+            return self.restore_user_legacy(frame);
+        }
+        let done = self.parked.restore(RestoreOp::Xrstor, Rfbm::new(restored), &frame.mapping);
+        frame.require(frame.form().accessed(restored))?;
+        done.map_err(fault)?;
+        self.refuse_foreign(&frame.image())
+    }
+
+    /// By FXRSTOR.
+    fn restore_user_legacy(&mut self, frame: &HostFrame) -> Result<(), Fault> {
+        let done = self.parked.restore(RestoreOp::Fxrstor, Rfbm::ALL, &frame.mapping);
+        frame.require([LEGACY])?;
+        done.map_err(fault)
     }
 }
 

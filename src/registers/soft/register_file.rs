@@ -4,7 +4,8 @@ use super::{MemoryOperand, SoftFault, SoftFrame, SoftRegs, Tracking, save::Save,
 use crate::{
     Component, ComponentSet, Pkru, Rfbm, Value,
     registers::{
-        Fault, Image, Program, RegisterFile, Unsupported, XsaveImage, frame::LEGACY, image, pattern,
+        Fault, Image, Program, RegisterFile, Unsupported, UserFrames, XsaveImage, frame::LEGACY, image,
+        pattern,
     },
     xstate::{Area, Format, OwnedArea, SaveInstruction, XsaveFeatures, initial_value, lane},
 };
@@ -76,7 +77,6 @@ impl SoftRegs {
 
 impl RegisterFile for SoftRegs {
     type Image = XsaveImage;
-    type Frame = SoftFrame;
 
     fn enabled(&self) -> ComponentSet {
         self.layout.enabled()
@@ -88,10 +88,6 @@ impl RegisterFile for SoftRegs {
 
     fn new_image(&self) -> XsaveImage {
         XsaveImage::of_new_task(&self.layout, self.instruction.format())
-    }
-
-    fn frame_with_room(&self, components: ComponentSet) -> SoftFrame {
-        SoftFrame::new(&self.layout, components)
     }
 
     fn reset(&mut self) {
@@ -124,49 +120,6 @@ impl RegisterFile for SoftRegs {
         let at = MemoryOperand::at(INITIAL_ADDRESS);
         let restored = self.load_area(rfbm.of(self.layout.enabled()), &at, &initial);
         debug_assert_eq!(restored, Ok(()), "the initial configuration is accepted");
-    }
-
-    /// By XSAVE, or FXSAVE, to the frame's bytes. Nothing is written if it faults. Another CPU's frame becomes this
-    /// one's.
-    fn save_user(&self, rfbm: Rfbm, frame: &mut SoftFrame) -> Result<(), Fault> {
-        if frame.form().layout() != &self.layout {
-            frame.become_one_of(&self.layout, self.enabled() - self.dynamic());
-        }
-        let instruction =
-            if self.layout.has_xsave() { SaveInstruction::Xsave } else { SaveInstruction::Fxsave };
-        let rfbm = self.of_frame(rfbm, frame.form().room());
-        let at = frame.operand().clone();
-        let save = Save { instruction, rfbm, at: &at };
-        self.check_store(&save, frame.image().bytes())?;
-        frame.require(frame.form().finished())?;
-        frame.image_mut().clear_header();
-        self.store(&save, frame.image_mut().bytes_mut())?;
-        frame.finish();
-        Ok(())
-    }
-
-    /// By XRSTOR, or FXRSTOR, from the frame's bytes. An absent byte of what is restored is a page fault even where
-    /// XSTATE_BV says that there is nothing to be loaded, and before any other fault: both are left to the CPU.
-    fn restore_user(&mut self, rfbm: Rfbm, frame: &SoftFrame) -> Result<(), Fault> {
-        let (form, area) = (frame.form(), frame.image());
-        if form.layout() != &self.layout {
-            frame.require([form.image()])?;
-            return Ok(self.load_foreign(rfbm.of(self.layout.enabled()).without(Component::PKRU), area)?);
-        }
-        if !self.layout.has_xsave() {
-            return self.restore_user_legacy(frame);
-        }
-        let rfbm = self.of_frame(rfbm, self.enabled());
-        let restored = self.xrstor(Rfbm::new(rfbm), frame.operand(), area);
-        frame.require(form.accessed(rfbm))?;
-        Ok(restored?)
-    }
-
-    /// By FXRSTOR.
-    fn restore_user_legacy(&mut self, frame: &SoftFrame) -> Result<(), Fault> {
-        let restored = self.load_legacy(frame.operand(), ComponentSet::LEGACY, frame.image().bytes());
-        frame.require([LEGACY])?;
-        Ok(restored?)
     }
 
     fn in_use(&self) -> Result<ComponentSet, Unsupported> {
@@ -228,5 +181,56 @@ impl RegisterFile for SoftRegs {
                 self.write(Component::SSE, |bytes| value::set_sse_rounding(bytes, rounding));
             }
         }
+    }
+}
+
+impl UserFrames for SoftRegs {
+    type Frame = SoftFrame;
+
+    fn frame_with_room(&self, components: ComponentSet) -> SoftFrame {
+        SoftFrame::new(&self.layout, components)
+    }
+
+    /// By XSAVE, or FXSAVE, to the frame's bytes. Nothing is written if it faults. Another CPU's frame becomes this
+    /// one's.
+    fn save_user(&self, rfbm: Rfbm, frame: &mut SoftFrame) -> Result<(), Fault> {
+        if frame.form().layout() != &self.layout {
+            frame.become_one_of(&self.layout, self.enabled() - self.dynamic());
+        }
+        let instruction =
+            if self.layout.has_xsave() { SaveInstruction::Xsave } else { SaveInstruction::Fxsave };
+        let rfbm = self.of_frame(rfbm, frame.form().room());
+        let at = frame.operand().clone();
+        let save = Save { instruction, rfbm, at: &at };
+        self.check_store(&save, frame.image().bytes())?;
+        frame.require(frame.form().finished())?;
+        frame.image_mut().clear_header();
+        self.store(&save, frame.image_mut().bytes_mut())?;
+        frame.finish();
+        Ok(())
+    }
+
+    /// By XRSTOR, or FXRSTOR, from the frame's bytes. An absent byte of what is restored is a page fault even where
+    /// XSTATE_BV says that there is nothing to be loaded, and before any other fault: both are left to the CPU.
+    fn restore_user(&mut self, rfbm: Rfbm, frame: &SoftFrame) -> Result<(), Fault> {
+        let (form, area) = (frame.form(), frame.image());
+        if form.layout() != &self.layout {
+            frame.require([form.image()])?;
+            return Ok(self.load_foreign(rfbm.of(self.layout.enabled()).without(Component::PKRU), area)?);
+        }
+        if !self.layout.has_xsave() {
+            return self.restore_user_legacy(frame);
+        }
+        let rfbm = self.of_frame(rfbm, self.enabled());
+        let restored = self.xrstor(Rfbm::new(rfbm), frame.operand(), area);
+        frame.require(form.accessed(rfbm))?;
+        Ok(restored?)
+    }
+
+    /// By FXRSTOR.
+    fn restore_user_legacy(&mut self, frame: &SoftFrame) -> Result<(), Fault> {
+        let restored = self.load_legacy(frame.operand(), ComponentSet::LEGACY, frame.image().bytes());
+        frame.require([LEGACY])?;
+        Ok(restored?)
     }
 }

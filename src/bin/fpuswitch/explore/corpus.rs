@@ -11,7 +11,7 @@ use fpuswitch::{
     },
     fpu::Policy,
     machine::Machine,
-    registers::{AbstractRegs, RegisterFile},
+    registers::{AbstractRegs, UserFrames},
 };
 use std::{
     collections::HashMap,
@@ -71,7 +71,7 @@ fn violation<P: Policy + Send + Sync + 'static>(
     }
 }
 
-fn show<R: RegisterFile, P: Policy>(found: Option<&Violation<R, P>>, arguments: &Arguments) -> Status {
+fn show<R: UserFrames, P: Policy>(found: Option<&Violation<R, P>>, arguments: &Arguments) -> Status {
     let Some(found) = found else { return Status::Fine };
     if !arguments.json {
         print(format_args!("\n{found}"));

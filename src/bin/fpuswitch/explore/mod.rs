@@ -12,7 +12,7 @@ use fpuswitch::{
         PkruMode, Policy,
         policy::{Builtin, TrapRestore},
     },
-    registers::RegisterFile,
+    registers::UserFrames,
 };
 use std::path::{Path, PathBuf};
 
@@ -150,7 +150,7 @@ fn serve_at<P: Policy + Send + Sync + 'static>(address: &str, policy: P, scope: 
 }
 
 /// Writes the events of a violation to the file that was asked for, and says how they are replayed.
-fn write_events<R: RegisterFile, P: Policy>(violation: &Violation<R, P>, arguments: &Arguments) -> Status {
+fn write_events<R: UserFrames, P: Policy>(violation: &Violation<R, P>, arguments: &Arguments) -> Status {
     let Some(file) = &arguments.events else { return Status::Fine };
     if let Err(error) = std::fs::write(file, violation.event_file()) {
         return complain(&file.display().to_string(), &error);
