@@ -30,7 +30,7 @@ pub fn copy_to_memory<R: RegisterFile>(
         return Ok(Save::AlreadyInMemory);
     }
     on_this_cpu(cpu, task)?;
-    cpu.save_to(cpu.saved(task), &mut task.image);
+    cpu.save_to(task);
     task.need_fpu_load = true;
     cpu.slot.only_copy = false;
     if cpu.has(Defect::SaveWritesLastCpu) {
@@ -111,8 +111,7 @@ fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Imag
     if cpu.has(Defect::GuestXfdCrossesSave) && task.has_guest_loaded() {
         cpu.reset_xfd(cpu.regs.dynamic());
     }
-    let rfbm = cpu.restored(task);
-    let load = match cpu.regs.restore(rfbm, &task.image) {
+    let load = match cpu.restore_from(task) {
         Ok(()) if task.given_up => Load::RestoredKept,
         Ok(()) => Load::Restored,
         Err(_) if cpu.has(Defect::WriteNotChecked) || cpu.has(Defect::FrameNotChecked) => Load::Restored,

@@ -117,7 +117,7 @@ fn to_memory<R: RegisterFile>(
 ) -> Result<Save, Before> {
     access::on_this_cpu(cpu, task)?;
     if task.need_fpu_load && cpu.has(Defect::GuestSwapSavesAnyway) {
-        cpu.save_to(cpu.saved(task), &mut task.image);
+        cpu.save_to(task);
     }
     access::copy_to_memory(cpu, task)
 }

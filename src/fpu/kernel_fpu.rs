@@ -60,7 +60,7 @@ pub fn kernel_fpu_begin<R: RegisterFile, P: Policy>(
     if let Some(task) = current.as_mut().filter(|task| task.is_user() && task.need_fpu_load)
         && cpu.has(Defect::KernelFpuSavesAgain)
     {
-        cpu.save_to(cpu.saved(task), &mut task.image);
+        cpu.save_to(task);
     }
     let save = match (cpu.slot.owner, policy.kernel_fpu_begin()) {
         _ if !cpu.slot.only_copy => Save::AlreadyInMemory,

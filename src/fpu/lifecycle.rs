@@ -57,7 +57,7 @@ pub fn fork<R: RegisterFile, P: Policy>(
         }
         Ok(Save::AlreadyInMemory)
     } else {
-        cpu.save_to(cpu.saved(child), &mut child.image);
+        cpu.save_to(child);
         Ok(if parent.given_up { Save::SavedKept } else { Save::Saved })
     }
 }

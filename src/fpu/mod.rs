@@ -65,8 +65,9 @@ pub use switch::{entry, first_use, migrate, resume, return_to_user, switch_in, s
 use crate::{Component, ComponentSet, CpuId, EntryKind, TaskId};
 
 /// What a system call keeps under a policy that lets it give up the rest ([`SaveRule::GiveUp`]): the components that
-/// hold the control words, FCW and MXCSR. They are moved whole, vector registers of SSE and all: the seam has no smaller
-/// piece.
+/// hold the control words, FCW and MXCSR. A register file may move these words alone
+/// ([`save_control`](crate::registers::RegisterFile::save_control)); those that this crate's machines run on move the components
+/// whole, vector registers of SSE and all.
 pub const CALL_KEEPS: ComponentSet = ComponentSet::EMPTY.with(Component::X87).with(Component::SSE);
 
 /// What has to be done before a protocol function can do its work. Nothing has changed yet.

@@ -3,7 +3,7 @@
 use super::{Defect, Fpstate, PkruMode};
 use crate::{
     Component, ComponentSet, CpuId, KernelContext, Rfbm, TaskId, Value,
-    registers::{Image, Program, RegisterFile},
+    registers::{Fault, Image, Program, RegisterFile},
 };
 use core::hash::{Hash, Hasher};
 
@@ -245,7 +245,7 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     }
 
     /// The components of a task that are restored.
-    pub(super) fn restored(&self, task: &Fpstate<R::Image>) -> Rfbm {
+    fn restored(&self, task: &Fpstate<R::Image>) -> Rfbm {
         let moved = self.moved(task);
         if self.has(Defect::RestoreWhatWasInUse) {
             let was_in_use = |component: &Component| task.image.get(*component) != Value::INITIAL;
@@ -255,16 +255,31 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     }
 
     /// The components of a task that are saved to its image: those that it has room for (invariant I10).
-    pub(super) fn saved(&self, task: &Fpstate<R::Image>) -> Rfbm {
+    fn saved(&self, task: &Fpstate<R::Image>) -> Rfbm {
         let saved = self.moved(task) & task.image.room();
         Rfbm::new(if self.has(Defect::SaveLegacyOnly) { saved & ComponentSet::LEGACY } else { saved })
     }
 
-    /// Saves the registers, which keep their content, to an image of the task, or of its child.
-    pub(super) fn save_to(&mut self, saved: Rfbm, image: &mut R::Image) {
-        self.regs.save(saved, image);
+    /// Saves the registers, which keep their content, to the image of their task, or of a child that it makes.
+    pub(super) fn save_to(&mut self, task: &mut Fpstate<R::Image>) {
+        let saved = self.saved(task);
+        if task.given_up {
+            self.regs.save_control(saved, &mut task.image);
+        } else {
+            self.regs.save(saved, &mut task.image);
+        }
         if self.has(Defect::SaveClobbers) {
             self.regs.run(Program::Fill(Component::SSE, Value::KERNEL));
+        }
+    }
+
+    /// Restores the registers from the image of a task.
+    pub(super) fn restore_from(&mut self, task: &Fpstate<R::Image>) -> Result<(), Fault> {
+        let restored = self.restored(task);
+        if task.given_up {
+            self.regs.restore_control(restored, &task.image)
+        } else {
+            self.regs.restore(restored, &task.image)
         }
     }
 

@@ -108,6 +108,25 @@ pub trait RegisterFile {
     /// The fault that a refused image raises. The registers are unspecified afterwards.
     fn restore(&mut self, rfbm: Rfbm, image: &Self::Image) -> Result<(), Fault>;
 
+    /// Saves what a system call keeps of a task that gave up the rest: the control words, FCW and the control bits of MXCSR.
+    ///
+    /// `rfbm` names the components that hold them. Of x87 and SSE nothing else need be saved, and is unspecified in the image
+    /// then; any other component that `rfbm` names is saved whole, and what it does not name is left out. By default all of it
+    /// is [saved](Self::save).
+    fn save_control(&self, rfbm: Rfbm, image: &mut Self::Image) {
+        self.save(rfbm, image);
+    }
+
+    /// Restores what a system call keeps of a task that gave up the rest, as [`save_control`](Self::save_control) saves it:
+    /// of x87 and SSE nothing but the control words need be restored, and is unspecified in the registers then. By default all
+    /// of it is [restored](Self::restore).
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    fn restore_control(&mut self, rfbm: Rfbm, image: &Self::Image) -> Result<(), Fault> {
+        self.restore(rfbm, image)
+    }
+
     /// Puts the components in `rfbm` into their initial configuration.
     fn restore_initial(&mut self, rfbm: Rfbm);
 
