@@ -247,11 +247,7 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     /// The components of a task that are restored.
     fn restored(&self, task: &Fpstate<R::Image>) -> Rfbm {
         let moved = self.moved(task);
-        if self.has(Defect::RestoreWhatWasInUse) {
-            let was_in_use = |component: &Component| task.image.get(*component) != Value::INITIAL;
-            return Rfbm::new(moved.iter().filter(was_in_use).fold(ComponentSet::EMPTY, ComponentSet::with));
-        }
-        Rfbm::new(moved)
+        Rfbm::new(if self.has(Defect::RestoreWhatWasInUse) { moved & task.image.in_use() } else { moved })
     }
 
     /// The components of a task that are saved to its image: those that it has room for (invariant I10).

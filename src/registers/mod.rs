@@ -231,6 +231,12 @@ pub trait Image: Clone + Eq + Hash + Debug {
     /// The value of a component; the initial one for a component that the image has no room for.
     fn get(&self, component: Component) -> Value;
 
+    /// The components that the image holds a value of other than the initial one, of those that it has room for.
+    fn in_use(&self) -> ComponentSet {
+        let in_use = |component: &Component| self.get(*component) != Value::INITIAL;
+        self.room().iter().filter(in_use).fold(ComponentSet::EMPTY, ComponentSet::with)
+    }
+
     /// Changes a component.
     ///
     /// # Errors
