@@ -11,6 +11,7 @@ use crate::{
 /// # Errors
 /// [`Before::Flush`] when the newest state is in another CPU's registers; [`Before::Interrupt`] when the
 /// task runs user code, so that its registers may change at any moment.
+#[inline]
 pub fn copy_to_memory<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
@@ -57,6 +58,7 @@ pub fn move_to_memory<R: RegisterFile>(
 /// # Errors
 /// [`Before::Flush`] when the newest state is in another CPU's registers, [`Before::Evict`] when this CPU's
 /// registers hold another task's only copy.
+#[inline]
 pub fn copy_to_cpu<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,
@@ -72,6 +74,7 @@ pub fn copy_to_cpu<R: RegisterFile>(
 ///
 /// # Errors
 /// As [`copy_to_cpu`].
+#[inline]
 pub fn move_to_cpu<R: RegisterFile>(
     cpu: &mut PreemptOff<'_, R>,
     task: &mut Fpstate<R::Image>,

@@ -180,6 +180,7 @@ impl<I: Image> Fpstate<I> {
     }
 
     /// What a policy is told, given whether the registers in question are valid for the task.
+    #[inline]
     pub(crate) fn facts(&self, valid: bool) -> Facts {
         Facts { valid, need_fpu_load: self.need_fpu_load, uses: self.uses, fpu_free: self.fpu_free }
     }
@@ -188,6 +189,7 @@ impl<I: Image> Fpstate<I> {
     ///
     /// Inside a protocol function use [`PreemptOff::validity`](super::PreemptOff::validity), whose result
     /// cannot outlive the section.
+    #[inline]
     pub fn is_valid_on(&self, slot: &OwnerSlot) -> bool {
         slot.names(self.id) && self.last_cpu == Some(slot.cpu())
     }

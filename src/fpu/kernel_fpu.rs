@@ -50,6 +50,7 @@ pub fn softirq_end(slot: &mut OwnerSlot) {
 /// # Panics
 /// In debug builds, where the FPU is not [usable](kernel_fpu_usable): the caller has to refuse that before it gets
 /// here.
+#[inline]
 pub fn kernel_fpu_begin<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,
@@ -86,6 +87,7 @@ pub fn kernel_fpu_begin<R: RegisterFile, P: Policy>(
 ///
 /// # Errors
 /// As [`copy_to_cpu`](super::copy_to_cpu), for a policy that loads here.
+#[inline]
 pub fn kernel_fpu_end<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,

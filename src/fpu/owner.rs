@@ -81,6 +81,7 @@ impl OwnerSlot {
     }
 
     /// Whether the mechanism has that error. Without the feature `explore` it has none, and the question costs nothing.
+    #[inline]
     pub(crate) fn has(&self, _defect: Defect) -> bool {
         #[cfg(feature = "explore")]
         return self.defect == Some(_defect);
@@ -99,6 +100,7 @@ impl OwnerSlot {
     }
 
     /// Whether the owner is `task`.
+    #[inline]
     pub(super) fn names(&self, task: TaskId) -> bool {
         let by_slot = self.has(Defect::DeadOwnerMatches) || self.has(Defect::ChildInheritsLastCpu);
         self.owner.is_some_and(|owner| owner == task || by_slot && owner.slot() == task.slot())
@@ -173,6 +175,7 @@ impl OwnerSlot {
     }
 
     /// The invalidation for whoever clobbers *registers*: no task may claim this CPU any more.
+    #[inline]
     pub(super) fn invalidate(&mut self) {
         self.owner = None;
         self.only_copy = false;
@@ -199,34 +202,40 @@ pub struct PreemptOff<'a, R> {
 
 impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     /// Begins a section; whatever was read in an earlier one is stale from here on.
+    #[inline]
     pub fn begin(slot: &'a mut OwnerSlot, regs: &'a mut R) -> Self {
         slot.epoch.0 = slot.epoch.0.wrapping_add(1);
         Self { slot, regs }
     }
 
     /// The CPU.
+    #[inline]
     pub fn cpu(&self) -> CpuId {
         self.slot.cpu
     }
 
     /// Whether the mechanism has that error.
+    #[inline]
     pub(super) fn has(&self, defect: Defect) -> bool {
         self.slot.has(defect)
     }
 
     /// Reads the validity predicate.
+    #[inline]
     pub fn validity(&self, task: &Fpstate<R::Image>) -> Validity {
         Validity { cpu: self.slot.cpu, epoch: self.slot.epoch.0, valid: task.is_valid_on(self.slot) }
     }
 
     /// A validity as an earlier section found it.
     #[cfg(feature = "explore")]
+    #[inline]
     pub(super) fn earlier(&self, valid: bool) -> Validity {
         Validity { cpu: self.slot.cpu, epoch: self.slot.epoch.0.wrapping_sub(1), valid }
     }
 
     /// Uses a validity. One that was read in another section is taken at its word, as a kernel would that
     /// kept it in a variable, and the slot remembers it: [`OwnerSlot::saw_stale_use`].
+    #[inline]
     pub fn trust(&mut self, validity: Validity) -> bool {
         if (validity.cpu, validity.epoch) != (self.slot.cpu, self.slot.epoch.0) {
             self.slot.stale_use = true;
@@ -235,6 +244,7 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     }
 
     /// The components of a task that are moved: all, unless the task gave some up.
+    #[inline]
     fn moved(&self, task: &Fpstate<R::Image>) -> ComponentSet {
         let all = self.rfbm().of(self.regs.enabled());
         match task.given_up {
@@ -245,18 +255,21 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     }
 
     /// The components of a task that are restored.
+    #[inline]
     fn restored(&self, task: &Fpstate<R::Image>) -> Rfbm {
         let moved = self.moved(task);
         Rfbm::new(if self.has(Defect::RestoreWhatWasInUse) { moved & task.image.in_use() } else { moved })
     }
 
     /// The components of a task that are saved to its image: those that it has room for (invariant I10).
+    #[inline]
     fn saved(&self, task: &Fpstate<R::Image>) -> Rfbm {
         let saved = self.moved(task) & task.image.room();
         Rfbm::new(if self.has(Defect::SaveLegacyOnly) { saved & ComponentSet::LEGACY } else { saved })
     }
 
     /// Saves the registers, which keep their content, to the image of their task, or of a child that it makes.
+    #[inline]
     pub(super) fn save_to(&mut self, task: &mut Fpstate<R::Image>) {
         let saved = self.saved(task);
         if task.given_up {
@@ -270,6 +283,7 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     }
 
     /// Restores the registers from the image of a task.
+    #[inline]
     pub(super) fn restore_from(&mut self, task: &Fpstate<R::Image>) -> Result<(), Fault> {
         let restored = self.restored(task);
         if task.given_up {
@@ -281,6 +295,7 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
 
     /// The components that the protocol saves and restores: all that are enabled, but for PKRU where it is switched
     /// eagerly beside them.
+    #[inline]
     pub(super) fn rfbm(&self) -> Rfbm {
         let enabled = self.regs.enabled();
         Rfbm::new(match self.slot.pkru_mode {
@@ -294,10 +309,12 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     ///
     /// # Reference
     /// Linux: xfd_update_state, arch/x86/kernel/fpu/xstate.h.
+    #[inline]
     pub(super) fn update_xfd(&mut self, task: &Fpstate<R::Image>) {
         self.write_xfd(task.xfd(self.regs.dynamic()));
     }
 
+    #[inline]
     fn write_xfd(&mut self, xfd: ComponentSet) {
         if self.slot.xfd != xfd {
             self.reset_xfd(xfd);
@@ -305,6 +322,7 @@ impl<'a, R: RegisterFile> PreemptOff<'a, R> {
     }
 
     /// Writes IA32_XFD whatever it is remembered to hold.
+    #[inline]
     pub(super) fn reset_xfd(&mut self, xfd: ComponentSet) {
         // Where XFD cannot be reached nothing is dynamic, and this writes nothing.
         self.slot.xfd = if self.regs.set_xfd(xfd).is_ok() { xfd } else { ComponentSet::EMPTY };

@@ -47,6 +47,7 @@ impl PkruMode {
 }
 
 /// Takes the PKRU of a task that is switched out to memory.
+#[inline]
 pub(super) fn save<R: RegisterFile>(cpu: &PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) {
     if let (PkruMode::Eager, Some(pkru)) = (cpu.slot.pkru_mode, cpu.regs.pkru()) {
         task.pkru = pkru;
@@ -54,6 +55,7 @@ pub(super) fn save<R: RegisterFile>(cpu: &PreemptOff<'_, R>, task: &mut Fpstate<
 }
 
 /// Loads the PKRU of a task that is switched in. WRPKRU serialises loads, hence the comparison.
+#[inline]
 pub(super) fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &Fpstate<R::Image>) {
     if cpu.slot.pkru_mode != PkruMode::Eager || cpu.has(Defect::SwitchKeepsPkru) {
         return;

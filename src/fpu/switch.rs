@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{CpuId, EntryKind, registers::RegisterFile};
 
+#[inline]
 pub(super) fn facts<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &Fpstate<R::Image>) -> Facts {
     let validity = cpu.validity(task);
     task.facts(cpu.trust(validity))
@@ -15,6 +16,7 @@ pub(super) fn facts<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &Fpstate
 ///
 /// # Errors
 /// As [`copy_to_memory`](super::copy_to_memory), for a policy that saves here.
+#[inline]
 pub fn entry<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,
@@ -52,6 +54,7 @@ pub fn entry<R: RegisterFile, P: Policy>(
 ///
 /// # Errors
 /// As [`copy_to_memory`](super::copy_to_memory).
+#[inline]
 pub fn switch_out<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,
@@ -79,6 +82,7 @@ pub fn switch_out<R: RegisterFile, P: Policy>(
 /// # Errors
 /// [`Before::Flush`] when the task left its newest state in another CPU's registers, unless the policy arms the
 /// trap; otherwise as [`copy_to_cpu`](super::copy_to_cpu), for a policy that loads here.
+#[inline]
 pub fn switch_in<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,
@@ -124,6 +128,7 @@ pub fn migrate<I: crate::registers::Image>(task: &Fpstate<I>, to: CpuId) -> Resu
 ///
 /// # Errors
 /// As [`copy_to_cpu`](super::copy_to_cpu).
+#[inline]
 pub fn return_to_user<R: RegisterFile, P: Policy>(
     cpu: &mut PreemptOff<'_, R>,
     policy: &P,
@@ -186,6 +191,7 @@ pub fn resume<R: RegisterFile, P: Policy>(
 }
 
 /// Does what a policy answered.
+#[inline]
 pub(super) fn load_by<R: RegisterFile>(
     rule: LoadRule,
     cpu: &mut PreemptOff<'_, R>,
