@@ -164,6 +164,7 @@ proptest! {
             let calls = Calls::take();
             prop_assert_eq!(calls.saves + calls.restores, saves + restores + kept, "{}: {}", event, outcome);
             prop_assert!(calls.saves >= saves && calls.restores >= restores, "{}: {}", event, outcome);
+            prop_assert_eq!(calls.of_control, kept, "{}: {}", event, outcome);
         }
     }
 

@@ -16,18 +16,20 @@ pub(crate) struct Watched {
     stuck_xfd: Option<ComponentSet>,
 }
 
-/// Saves to images and frames that did not fault, restores from images, new images, and writes of PKRU.
+/// Saves to images and frames that did not fault, restores from images, those of both that are asked for the control words
+/// alone, new images, and writes of PKRU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Calls {
     pub(crate) saves: u32,
     pub(crate) restores: u32,
+    pub(crate) of_control: u32,
     pub(crate) new_images: u32,
     pub(crate) pkru_writes: u32,
 }
 
 thread_local! {
     static CALLS: Cell<Calls> =
-        const { Cell::new(Calls { saves: 0, restores: 0, new_images: 0, pkru_writes: 0 }) };
+        const { Cell::new(Calls { saves: 0, restores: 0, of_control: 0, new_images: 0, pkru_writes: 0 }) };
 }
 
 impl Calls {
@@ -77,6 +79,16 @@ impl RegisterFile for Watched {
     fn restore(&mut self, rfbm: Rfbm, image: &AbstractImage) -> Result<(), Fault> {
         CALLS.set(Calls { restores: CALLS.get().restores + 1, ..CALLS.get() });
         self.regs.restore(rfbm, image)
+    }
+
+    fn save_control(&self, rfbm: Rfbm, image: &mut AbstractImage) {
+        CALLS.set(Calls { of_control: CALLS.get().of_control + 1, ..CALLS.get() });
+        self.save(rfbm, image);
+    }
+
+    fn restore_control(&mut self, rfbm: Rfbm, image: &AbstractImage) -> Result<(), Fault> {
+        CALLS.set(Calls { of_control: CALLS.get().of_control + 1, ..CALLS.get() });
+        self.restore(rfbm, image)
     }
 
     fn restore_initial(&mut self, rfbm: Rfbm) {
