@@ -35,6 +35,7 @@
 //! # Features
 //! - `replay` (default): read ftrace recordings, and compare. Needs `host`.
 //! - `host`: the real registers of an x86-64 Linux host, and what its instructions cost. Needs `std`.
+//! - `live`: proof that a kernel path leaves the CPU's registers alone (`live::audit`). Needs `host`.
 //! - `pictures`: timelines and costs as SVG, timelines for the Perfetto UI. Needs `replay`.
 //! - `explore`: exhaustive exploration of a policy ([`check`]), and the corpus of historic bugs. Needs `std`.
 //! - `cli`: the `fpuswitch` binary.
@@ -57,6 +58,8 @@ mod error;
 mod event;
 pub mod fpu;
 mod ids;
+#[cfg(feature = "live")]
+pub mod live;
 pub mod machine;
 pub mod registers;
 #[cfg(feature = "replay")]
