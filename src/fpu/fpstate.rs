@@ -76,6 +76,12 @@ impl<I: Image> Fpstate<I> {
         }
     }
 
+    /// The same with that PKRU in memory, as a child has it from its parent.
+    #[must_use]
+    pub fn with_pkru(self, pkru: Pkru) -> Self {
+        Self { pkru, ..self }
+    }
+
     /// The same on a machine that keeps PKRU in images ([`PkruMode::InXsave`](super::PkruMode)).
     #[must_use]
     pub fn with_pkru_in_image(mut self) -> Self {

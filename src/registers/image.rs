@@ -260,7 +260,7 @@ fn xcomp_bv(format: Format, room: ComponentSet) -> XcompBv {
 }
 
 /// Hashes what [`Area::same_values`] compares: areas with the same values give the same.
-pub(super) fn hash_values<B: AsRef<[u8]>, H: Hasher>(area: &Area<B>, state: &mut H) {
+pub(crate) fn hash_values<B: AsRef<[u8]>, H: Hasher>(area: &Area<B>, state: &mut H) {
     for component in (area.layout().enabled() | ComponentSet::LEGACY).iter() {
         // No place counts as the initial value, which therefore must not be hashed either.
         if let Ok(value) = area.component(component)

@@ -16,6 +16,8 @@ pub use r#abstract::{AbstractFrame, AbstractImage, AbstractRegs};
 #[cfg(feature = "host")]
 pub use host::{HostCpu, HostError, HostFrame, HostRegs};
 pub use image::XsaveImage;
+#[cfg(feature = "live")]
+pub(crate) use image::hash_values;
 pub use soft::{MemoryOperand, SoftFault, SoftFrame, SoftRegs};
 
 use crate::{

@@ -28,6 +28,7 @@ mod mapping;
 mod parked;
 mod pkru;
 mod program;
+pub(crate) mod signals;
 #[cfg(test)]
 mod tests;
 mod window;

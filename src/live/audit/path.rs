@@ -46,8 +46,8 @@ impl KernelPath {
         self
     }
 
-    /// Asm that moves the registers on purpose: a save, a restore, the way out. It may do anything to general
-    /// registers.
+    /// Asm that moves the registers on purpose: a save, a restore, the way out. One that is called
+    /// keeps to the ABI as to general registers.
     #[must_use]
     pub fn site(mut self, function: *const ()) -> Self {
         self.sites.push(function.addr());

@@ -231,8 +231,7 @@ impl<'a> Walk<'a> {
     fn call(&mut self, function: &Function, target: u64, next: u64, values: Values) -> Result<(), Reason> {
         let left = match self.path.kind(target) {
             Kind::Diverging => return Ok(()),
-            Kind::Site => Values::default(),
-            Kind::Door => values.behind_call(),
+            Kind::Site | Kind::Door => values.behind_call(),
             Kind::Walked => {
                 if function.range.contains(&target) && target != function.range.start {
                     return Err(Reason::CallIntoItself);

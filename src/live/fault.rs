@@ -1,0 +1,78 @@
+//! Faults of green threads: what the system says with SIGSEGV or SIGBUS, told with the thread's name.
+//!
+//! A fault never unwinds, and never ends the thread alone: what the thread had half done stays as it was. The report goes to
+//! the standard error output, and the signal to whoever had it before; if that was nobody, the process ends by it.
+
+use super::{LiveError, gate, machine::thread_name, system, user};
+use crate::arch::Chain;
+use core::{
+    ffi::{c_int, c_void},
+    fmt::{self, Write},
+    sync::atomic::Ordering::Relaxed,
+};
+
+static SEGV: Chain = Chain::new();
+static BUS: Chain = Chain::new();
+
+/// Linux, include/uapi/asm-generic/siginfo.h.
+const SEGV_PKUERR: c_int = 4;
+
+/// Installs the handlers, once for the process.
+///
+/// # Errors
+/// [`LiveError::Signal`].
+pub(super) fn install() -> Result<(), LiveError> {
+    for (chain, signal) in [(&SEGV, libc::SIGSEGV), (&BUS, libc::SIGBUS)] {
+        // SAFETY: (a) the handler formats into bytes on its stack, and writes them with write(2).
+        unsafe { chain.install(signal, on_fault, 0) }.map_err(|error| LiveError::Signal { signal, error })?;
+    }
+    Ok(())
+}
+
+extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the system gives both to a handler with SA_SIGINFO, for as long as it runs.
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
+    // Codes of faults are positive.
+    let is_fault = code > 0;
+    // SAFETY: a CPU's GS points to its gate, whose words are this OS thread's.
+    if is_fault && user::is_cpu() && unsafe { (*gate::this()).in_user.load(Relaxed) } != 0 {
+        report(signal, code, address);
+    }
+    let chain = if signal == libc::SIGBUS { &BUS } else { &SEGV };
+    // SAFETY: (a) they are this signal's.
+    unsafe { chain.pass_on(is_fault, signal, info, context) };
+}
+
+fn report(signal: c_int, code: c_int, address: usize) {
+    // SAFETY: user code runs, so that the context is a fiber, and alive.
+    let fiber = unsafe { &*(*gate::this()).context.cast::<super::Fiber>() };
+    let mut text = Text { bytes: [0; 512], len: 0 };
+    let guard = fiber.stack_limit.saturating_sub(system::page_bytes())..fiber.stack_limit;
+    let name = thread_name(fiber).unwrap_or("without a name");
+    let what = match (signal, code) {
+        _ if guard.contains(&address) => "overflowed its stack: the guard page was accessed",
+        (libc::SIGSEGV, SEGV_PKUERR) => "accessed memory with a protection key that its PKRU denies,",
+        (libc::SIGBUS, _) => "accessed memory that is not there (SIGBUS),",
+        _ => "accessed memory that it may not (SIGSEGV),",
+    };
+    // What does not fit is left out.
+    let _ = writeln!(text, "fpuswitch: green thread {} ({name}) {what} at {address:#x}", fiber.id());
+    // SAFETY: so many bytes are there (write(2)). Nothing can be done about an error.
+    unsafe { libc::write(libc::STDERR_FILENO, text.bytes.as_ptr().cast(), text.len) };
+}
+
+/// Text without an allocation.
+struct Text {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.bytes[self.len..];
+        let count = text.len().min(room.len());
+        room[..count].copy_from_slice(&text.as_bytes()[..count]);
+        self.len += count;
+        if count == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}

@@ -1,0 +1,148 @@
+//! A green thread as gate and protocol know it: a stack pointer, and an fpstate.
+
+use super::{
+    LiveError,
+    form::Form,
+    gate::{self, Context},
+    image::LiveImage,
+};
+use crate::{
+    TaskId,
+    fpu::{Fpstate, TaskKind},
+};
+use core::{
+    cell::Cell,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// A context that a [`Cpu`](super::Cpu) runs: user code on a stack of its own, with FPU state of its own.
+///
+/// The stack is the caller's, and has to outlive the fiber.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Fiber {
+    /// First, as asm knows it.
+    pub(super) context: Context,
+    /// How many regions the thread is in that may be preempted, and how many in there that may not.
+    pub(super) regions: Cell<u32>,
+    pub(super) preempt_off: Cell<u32>,
+    /// Where the stack ends: a signal handler writes nothing below.
+    pub(super) stack_limit: usize,
+    pub(super) stack_base: usize,
+    pub(super) is_promised: bool,
+    /// It is the first field of a thread of a [`Machine`](super::Machine).
+    pub(super) is_of_machine: bool,
+    pub(super) fpstate: Fpstate<LiveImage>,
+}
+
+/// How much stack a fiber needs at least: what the first frame takes, and what a preemption puts there.
+const MIN_STACK_BYTES: usize = 1024;
+
+impl Fiber {
+    /// A fiber that begins with `entry(argument)` on the stack from `limit` up to `base`, with registers in the initial
+    /// configuration, and PKRU as the calling thread has it.
+    ///
+    /// # Errors
+    /// [`LiveError::Registers`]; [`LiveError::Stack`] for a stack of less than a kilobyte.
+    ///
+    /// # Safety
+    /// (a) The stack is nobody else's as long as the fiber lives. (b) `entry` may be called with `argument`, on whatever
+    /// OS thread runs the fiber, and never returns: it leaves by a call to the kernel which ends it.
+    pub unsafe fn new(
+        base: usize,
+        limit: usize,
+        entry: unsafe extern "C" fn(*mut ()) -> !,
+        argument: *mut (),
+    ) -> Result<Self, LiveError> {
+        let form = Form::of_this_cpu()?;
+        let base = base & !0xf;
+        if base < limit || base - limit < MIN_STACK_BYTES {
+            return Err(LiveError::Stack {
+                found_bytes: base.saturating_sub(limit),
+                needed_bytes: MIN_STACK_BYTES,
+            });
+        }
+        // SAFETY: (a) by ours, and there is room.
+        let rsp = unsafe { gate::new_stack(base, entry, argument) };
+        let fpstate = Fpstate::new(new_id(), TaskKind::User, LiveImage::new(form));
+        Ok(Self {
+            context: Context { rsp },
+            regions: Cell::new(0),
+            preempt_off: Cell::new(0),
+            stack_limit: limit,
+            stack_base: base,
+            is_promised: false,
+            is_of_machine: false,
+            fpstate: match form.has_pkru() {
+                // SAFETY: (a) was looked up.
+                true => fpstate.with_pkru(crate::Pkru(unsafe { super::instructions::rdpkru() })),
+                false => fpstate,
+            },
+        })
+    }
+
+    /// A fiber of a kernel thread: it has no state that is switched, and is never run.
+    pub(super) fn of_kernel() -> Result<Self, LiveError> {
+        let form = Form::of_this_cpu()?;
+        Ok(Self {
+            context: Context { rsp: 0 },
+            regions: Cell::new(0),
+            preempt_off: Cell::new(0),
+            stack_limit: 0,
+            stack_base: 0,
+            is_promised: false,
+            is_of_machine: false,
+            fpstate: Fpstate::new(new_id(), TaskKind::KernelThread, LiveImage::new(form)),
+        })
+    }
+
+    /// Promises that the thread never has other control words than the default (MXCSR 1F80H but for its sticky flags,
+    /// FCW 037FH) when it enters the kernel, so that the gate need not look.
+    ///
+    /// # Safety
+    /// (a) The promise is kept. Rust code outside of `asm!` always keeps it; a broken one lets kernel code run with the
+    /// thread's control words, which Rust code may not.
+    pub unsafe fn promise_default_control_words(&mut self) {
+        self.is_promised = true;
+    }
+
+    /// The task that the protocol knows it as.
+    #[inline]
+    pub fn id(&self) -> TaskId {
+        self.fpstate.id()
+    }
+
+    /// Its image in memory and what is known of it. The image is the truth only while
+    /// [`need_fpu_load`](Fpstate::need_fpu_load) is set.
+    pub fn fpstate(&self) -> &Fpstate<LiveImage> {
+        &self.fpstate
+    }
+}
+
+/// No two fibers of a process have the same name.
+fn new_id() -> TaskId {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    TaskId::in_generation(number as u32, (number >> 32) as u32)
+}
+
+/// The fiber whose user code is calling.
+///
+/// # Safety
+/// (a) This is user code that a gate runs.
+#[inline(always)]
+pub(super) unsafe fn current() -> NonNull<Fiber> {
+    let fiber: *mut Fiber;
+    // SAFETY: by (a) GS points to a gate, whose context is the calling fiber, wherever the load happens. `readonly` is not
+    // said: another CPU's gate may be read next time.
+    unsafe {
+        core::arch::asm!(
+            "mov {fiber}, gs:[{context}]",
+            fiber = out(reg) fiber,
+            context = const core::mem::offset_of!(gate::Gate, context),
+            options(nostack, preserves_flags),
+        );
+        NonNull::new_unchecked(fiber)
+    }
+}

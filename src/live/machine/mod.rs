@@ -1,0 +1,263 @@
+//! A scheduler for green threads: one OS thread a CPU, a queue each.
+
+mod door;
+mod join;
+mod kernel;
+mod shared;
+mod spawn;
+mod thread;
+
+pub use join::JoinHandle;
+pub use spawn::{Spawn, Step};
+pub(super) use thread::thread_name;
+pub use thread::{Call, Thread, current, park, preempt_self, syscall, yield_now};
+
+use super::{
+    Counts, GateMode, LiveError,
+    audit::{self, FpuFree, KernelPath, NotFpuFree},
+    cpu::{Cpu, kernel_path},
+    fault,
+    preempt::{Signal, SignalStack, Target, Tick},
+    sync, user,
+};
+use crate::{CpuId, fpu::Policy};
+use alloc::{format, sync::Arc, vec::Vec};
+use core::{fmt, hint::black_box, time::Duration};
+use kernel::{Core, kernel};
+use shared::{MOST_CPUS, Shared};
+use std::{sync::mpsc, thread as os};
+
+/// How the kernel finds the registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// Bare where the audit finds the kernel path free of FPU instructions, else parked.
+    #[default]
+    Auto,
+    /// Bare, or not at all.
+    Bare,
+    /// Parked.
+    Parked,
+}
+
+/// What a machine is to be like.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many CPUs, of which each is an OS thread; there may be more than the host has.
+    pub cpus: u32,
+    /// The stack of a thread that does not ask for another.
+    pub stack_bytes: usize,
+    /// How the kernel finds the registers.
+    pub gate: Gate,
+    /// Threads are preempted that often, where they may be; `None` for never.
+    pub tick: Option<Duration>,
+    /// The signal that preempts.
+    pub signal: i32,
+    /// An error that the protocol has on every CPU.
+    #[cfg(feature = "explore")]
+    pub defect: Option<crate::fpu::Defect>,
+}
+
+impl Default for Config {
+    /// A CPU for each of the host's, 64 KiB stacks, no tick.
+    fn default() -> Self {
+        Self {
+            cpus: os::available_parallelism().map_or(1, |count| count.get() as u32).min(MOST_CPUS),
+            stack_bytes: 64 * 1024,
+            gate: Gate::Auto,
+            tick: None,
+            signal: Signal::DEFAULT,
+            #[cfg(feature = "explore")]
+            defect: None,
+        }
+    }
+}
+
+/// Why the registers are where the kernel finds them.
+#[derive(Clone, Debug)]
+pub enum GateReport {
+    /// In the registers: the kernel path does not touch them, and this is the proof.
+    Bare(FpuFree),
+    /// In the parked image, because the kernel path does; this is the first place where.
+    Parked(NotFpuFree),
+    /// In the parked image, as was asked for.
+    ParkedAsked,
+}
+
+impl fmt::Display for GateReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bare(proof) => write!(
+                f,
+                "bare: {} instructions in {} functions touch no FPU register",
+                proof.instructions(),
+                proof.functions()
+            ),
+            Self::Parked(reason) => write!(f, "parked, because of {reason}"),
+            Self::ParkedAsked => f.write_str("parked, as asked for"),
+        }
+    }
+}
+
+/// Green threads on the registers of some OS threads, under one policy.
+#[derive(Debug)]
+pub struct Machine {
+    shared: Arc<Shared>,
+    os_threads: Vec<os::JoinHandle<()>>,
+    gate: GateReport,
+    policy: &'static str,
+}
+
+impl Machine {
+    /// Makes the CPUs, which wait for threads.
+    ///
+    /// # Errors
+    /// [`LiveError::Policy`] for a policy that needs the first-use trap; [`LiveError::Cpus`]; [`LiveError::NotFpuFree`]
+    /// if the gate has to be bare and cannot; [`LiveError::Registers`] and [`LiveError::System`].
+    pub fn start<P: Policy + Send + 'static>(policy: P, config: Config) -> Result<Self, LiveError> {
+        if config.cpus == 0 || config.cpus > MOST_CPUS {
+            return Err(LiveError::Cpus { cpus: config.cpus, most: MOST_CPUS });
+        }
+        if policy.form().lets_foreign_registers_into_user_mode() {
+            return Err(LiveError::Policy { name: policy.name() });
+        }
+        let signal = Signal::install(config.signal)?;
+        fault::install()?;
+        let gate = match (config.gate, audit::assert_fpu_free(&Self::kernel_path::<P>())) {
+            (Gate::Parked, _) => GateReport::ParkedAsked,
+            (_, Ok(proof)) => GateReport::Bare(proof),
+            (Gate::Auto, Err(reason)) => GateReport::Parked(reason),
+            (Gate::Bare, Err(reason)) => return Err(reason.into()),
+        };
+        let mode = match gate {
+            GateReport::Bare(proof) => GateMode::Bare(proof),
+            GateReport::Parked(_) | GateReport::ParkedAsked => GateMode::Parked,
+        };
+        let is_bare = matches!(gate, GateReport::Bare(_));
+        let shared = Arc::new(Shared::new(config.cpus, config.stack_bytes, is_bare));
+        let mut machine = Self { shared, os_threads: Vec::new(), gate, policy: policy.name() };
+        for cpu in (0..config.cpus).map(CpuId) {
+            let (said, says) = mpsc::channel();
+            let (shared, policy, config) = (Arc::clone(&machine.shared), policy.clone(), config.clone());
+            let main = move || cpu_main(cpu, policy, mode, &config, signal, &shared, &said);
+            let os_thread = os::Builder::new().name(format!("fpuswitch-{cpu}")).spawn(main);
+            let os_thread = os_thread.map_err(|error| LiveError::System {
+                what: "making an OS thread",
+                error: error.raw_os_error().unwrap_or(0),
+            })?;
+            machine.os_threads.push(os_thread);
+            // A sender that is gone has panicked.
+            says.recv().unwrap_or(Err(LiveError::System { what: "starting a CPU", error: 0 }))?;
+        }
+        Ok(machine)
+    }
+
+    /// The machine code that runs between user code and user code, for the [audit](super::audit).
+    pub fn kernel_path<P: Policy>() -> KernelPath {
+        kernel_path(kernel::<P> as *const ())
+            .site(door::call_step as *const ())
+            .site(sync::futex_call as *const ())
+            .door(door::take_fresh as *const ())
+            .door(door::end as *const ())
+    }
+
+    /// Whether the gate is bare, and why not.
+    pub fn gate(&self) -> &GateReport {
+        &self.gate
+    }
+
+    /// The policy's name.
+    pub fn policy(&self) -> &'static str {
+        self.policy
+    }
+
+    /// Makes a thread that runs `f`.
+    ///
+    /// # Errors
+    /// As [`Spawn::spawn`].
+    pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, LiveError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.build().spawn(f)
+    }
+
+    /// How a thread is to be made.
+    pub fn build(&self) -> Spawn {
+        Spawn::of(&self.shared)
+    }
+
+    /// What was saved, restored and skipped so far, on all CPUs.
+    pub fn counts(&self) -> Counts {
+        self.shared.cpus.iter().filter_map(|cpu| cpu.counters.get()).map(|counters| counters.read()).sum()
+    }
+
+    /// Asks a CPU to let another thread run, as soon as the one that runs may be preempted.
+    ///
+    /// # Errors
+    /// [`LiveError::NoSuchCpu`], [`LiveError::System`].
+    pub fn preempt(&self, cpu: CpuId) -> Result<(), LiveError> {
+        self.shared.preempt(cpu)
+    }
+
+    /// How many threads have not ended.
+    pub fn alive(&self) -> usize {
+        self.shared.alive()
+    }
+
+    /// Waits until all threads have ended, and stops the CPUs. Threads that wait for nobody are waited for all the same.
+    pub fn shutdown(mut self) -> Counts {
+        self.shared.close();
+        for os_thread in self.os_threads.drain(..) {
+            // A CPU does not panic: it aborts.
+            let _ = os_thread.join();
+        }
+        self.counts()
+    }
+}
+
+/// Dropped, a machine goes on until its last thread has ended, and then stops.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// The OS thread of a CPU.
+fn cpu_main<P: Policy>(
+    id: CpuId,
+    policy: P,
+    mode: GateMode,
+    config: &Config,
+    signal: Signal,
+    shared: &Shared,
+    said: &mpsc::Sender<Result<(), LiveError>>,
+) {
+    // What is dropped last is what others need first.
+    let started = || {
+        let signal_stack = SignalStack::new()?;
+        // SAFETY: (a) a new OS thread of ours. (b) The proof is of `kernel_path`, which is what runs here; kernel threads
+        // are audited when they are made.
+        let cpu = unsafe { Cpu::new(id, policy, mode) }?;
+        #[cfg(feature = "explore")]
+        let cpu = cpu.with_defect(config.defect);
+        let target = Target::this(signal)?;
+        let tick = config.tick.map(|period| Tick::new(target, period)).transpose()?;
+        let own = shared.check_cpu(id)?;
+        let _ = own.counters.set(Arc::clone(cpu.counters()));
+        let _ = own.target.set(target);
+        let core = Core::new(cpu, shared, own);
+        Ok((signal_stack, core, tick))
+    };
+    let (_signal_stack, mut core, _tick) = match started() {
+        Ok(started) => started,
+        Err(error) => return drop(said.send(Err(error))),
+    };
+    user::set_is_cpu(true);
+    let _ = said.send(Ok(()));
+    // By its address, so that what runs is what was audited, and no copy of it that the compiler made for this call.
+    let kernel: unsafe extern "C" fn(*mut Core<P>) = black_box(kernel::<P>);
+    // SAFETY: (a) it is ours. (b) Just so.
+    unsafe { kernel(&raw mut core) };
+    user::set_is_cpu(false);
+}
