@@ -57,6 +57,8 @@ mod error;
 mod event;
 pub mod fpu;
 mod ids;
+#[cfg(all(feature = "live", target_arch = "x86_64", target_os = "linux"))]
+mod live;
 pub mod machine;
 pub mod registers;
 #[cfg(feature = "replay")]

@@ -1,0 +1,77 @@
+//! What needs one thread only.
+#![allow(unsafe_code, reason = "items are pushed by pointer")]
+
+use core::ptr::NonNull;
+use std::{collections::VecDeque, vec::Vec};
+
+use super::{
+    CpuId,
+    atomics::AtomicPtr,
+    inbox::Inbox,
+    local::{Linked, Local},
+    request::{Request, RequestWord},
+};
+
+#[derive(Debug, Default)]
+struct Item {
+    link: AtomicPtr<Item>,
+}
+
+// SAFETY: L: a field, and the tests leave it alone.
+unsafe impl Linked for Item {
+    fn link(&self) -> &AtomicPtr<Self> {
+        &self.link
+    }
+}
+
+/// Does the operations whose numbers are the digits of `code` in base `OPERATIONS`.
+fn compare_with_a_deque(code: u32, length: u32) {
+    const OPERATIONS: u32 = 5;
+    let items: Vec<Item> = (0..3 * length).map(|_| Item::default()).collect();
+    let mut unused = items.iter().map(NonNull::from);
+    let mut fresh = || unused.next().expect("three an operation");
+    let (mut list, mut model) = (Local::new(), VecDeque::new());
+    for digit in (0..length).map(|place| code / OPERATIONS.pow(place) % OPERATIONS) {
+        match digit {
+            0 => {
+                let item = fresh();
+                // SAFETY: A: `items` outlives the list. B: fresh.
+                unsafe { list.push_back(item) };
+                model.push_back(item);
+            }
+            1 => assert_eq!(list.pop_front(), model.pop_front()),
+            others => {
+                let inbox = Inbox::new();
+                for _ in 2..others {
+                    let item = fresh();
+                    // SAFETY: A: `items` outlives the list. B: fresh. C: it stays on this thread.
+                    unsafe { inbox.push(item) };
+                    model.push_back(item);
+                }
+                assert_eq!(inbox.is_empty(), others == 2);
+                list.append(inbox.take_all());
+                assert!(inbox.is_empty());
+            }
+        }
+        assert_eq!(list.is_empty(), model.is_empty());
+    }
+    let rest: Vec<_> = core::iter::from_fn(|| list.pop_front()).collect();
+    assert_eq!(rest, Vec::from(model), "{code} of {length}");
+}
+
+#[test]
+fn lists_keep_the_order_in_which_items_came() {
+    for code in 0..5_u32.pow(5) {
+        compare_with_a_deque(code, 5);
+    }
+}
+
+#[test]
+fn requests_come_back_as_they_were_written() {
+    let word = RequestWord::new();
+    assert_eq!(word.get(), Request::Run);
+    for request in [Request::HandOver(CpuId(0)), Request::HandOver(CpuId(u32::MAX - 1)), Request::Run] {
+        word.set(request);
+        assert_eq!(word.get(), request);
+    }
+}
