@@ -31,12 +31,12 @@ impl<T: Linked> Inbox<T> {
 
     /// Whether there was no item a moment ago.
     ///
-    /// By itself, this orders nothing: a push on another CPU may not be seen yet.
+    /// By itself, this orders nothing: a push on another CPU may not be seen yet. [`Idle`](super::idle::Idle) says when it is.
     pub(crate) fn is_empty(&self) -> bool {
         self.newest.load(Ordering::Relaxed).is_null()
     }
 
-    /// Hands `item` to the owner.
+    /// Hands `item` to the owner, who has to be told ([`Idle::wake`](super::idle::Idle::wake)).
     ///
     /// # Safety
     /// A. `item` points to a live item, and stays valid for shared access until it was taken and popped.

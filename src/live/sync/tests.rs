@@ -1,12 +1,13 @@
-//! What needs one thread only.
+//! What needs one thread only, and the real futex.
 #![allow(unsafe_code, reason = "items are pushed by pointer")]
 
-use core::ptr::NonNull;
-use std::{collections::VecDeque, vec::Vec};
+use core::{ptr::NonNull, time::Duration};
+use std::{collections::VecDeque, sync::atomic::AtomicUsize, thread, vec::Vec};
 
 use super::{
     CpuId,
-    atomics::AtomicPtr,
+    atomics::{AtomicPtr, Ordering},
+    idle::{Idle, Wake},
     inbox::Inbox,
     local::{Linked, Local},
     request::{Request, RequestWord},
@@ -74,4 +75,36 @@ fn requests_come_back_as_they_were_written() {
         word.set(request);
         assert_eq!(word.get(), request);
     }
+}
+
+/// On the real futex. A wake-up that is lost hangs the test.
+#[test]
+fn a_sleeping_cpu_is_woken_whenever_there_is_work() {
+    const END: usize = usize::MAX;
+    let (idle, given, seen) = (Idle::new(), AtomicUsize::new(0), AtomicUsize::new(0));
+    let give = |round| {
+        given.store(round, Ordering::Release);
+        idle.wake()
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut done = 0;
+            while done != END {
+                idle.sleep(|| given.load(Ordering::Relaxed) != done);
+                done = given.load(Ordering::Acquire);
+                seen.store(done, Ordering::Release);
+            }
+        });
+        let (mut woken, mut round) = (0, 0);
+        while woken < 20 {
+            round += 1;
+            woken += usize::from(give(round) == Wake::Sent);
+            while seen.load(Ordering::Acquire) != round {
+                thread::yield_now();
+            }
+            // It falls asleep meanwhile, in most rounds.
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _ = give(END);
+    });
 }
