@@ -13,6 +13,9 @@
 //!
 //! The owner's half of all this is part of the kernel path: words and pointers, nothing of 16 bytes, no allocation, no
 //! thread-local, no call that can panic. Sleeping, too: a CPU that idles keeps its fpregs, as system calls do.
+//!
+//! The files here take their atomics and [`Futex`](futex::Futex) from `super`, so that `tests/loom_live.rs` runs
+//! these very files on loom's.
 
 mod futex;
 pub(crate) mod idle;
@@ -25,7 +28,7 @@ pub(crate) mod token;
 
 use crate::CpuId;
 
-/// All atomics that the files here use.
+/// What loom replaces.
 mod atomics {
     pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 }

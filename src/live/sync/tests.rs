@@ -1,4 +1,4 @@
-//! What needs one thread only, and the real futex.
+//! What needs one thread only, and what loom has no model of. The rest is in `tests/loom_live.rs`.
 #![allow(unsafe_code, reason = "items are pushed by pointer")]
 
 use core::{ptr::NonNull, time::Duration};
