@@ -1,4 +1,4 @@
-//! Instructions of the host's CPU, safe to call. The only folder with unsafe code.
+//! Instructions of the host's CPU, safe to call. The only folder with unsafe code besides `live`.
 //!
 //! What there is, on x86-64 Linux: [`Features`] says what the CPU has, [`ParkedRegs`] is a CPU's registers
 //! that every real instruction can be run on, [`Mapping`] is memory that can fault, [`Measurement`] is a

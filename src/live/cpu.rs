@@ -8,7 +8,7 @@ use super::{
     GateMode, LiveError,
     audit::KernelPath,
     counters::Counters,
-    fiber::Fiber,
+    fiber::{Fiber, NOBODY},
     form::Form,
     fpregs::Fpregs,
     gate::{self, Gate},
@@ -129,17 +129,13 @@ impl<P: Policy> Cpu<P> {
         &self.counters
     }
 
-    /// Does what a protocol function wants first. Only a flush is another CPU's business.
+    /// Does what a protocol function wants first.
     #[inline]
-    fn first(&mut self, before: Before) -> Result<(), Flush> {
+    fn first(&mut self, before: Before) {
         match before {
-            Before::Evict(_) => {
-                self.save_holder();
-                Ok(())
-            }
-            Before::Flush { cpu, .. } => Err(Flush { cpu }),
-            // User code runs nowhere but where its fiber is current.
-            Before::Interrupt { .. } => impossible(),
+            Before::Evict(_) => self.save_holder(),
+            // `switch_in` has looked who holds the state, and user code runs nowhere but where its fiber is current.
+            Before::Flush { .. } | Before::Interrupt { .. } => impossible(),
         }
     }
 
@@ -166,6 +162,11 @@ impl<P: Policy> Cpu<P> {
     /// nobody else touches it until it is switched out.
     #[inline]
     pub unsafe fn switch_in(&mut self, fiber: *mut Fiber) -> Result<(), Flush> {
+        // SAFETY: by (b). The fpstate is not looked at before this: while another CPU holds the state it belongs to that.
+        let held_by = unsafe { (*fiber).held_by.load(Relaxed) };
+        if held_by != NOBODY && held_by != self.slot.cpu().0 {
+            return Err(Flush { cpu: CpuId(held_by) });
+        }
         // SAFETY: by (b).
         let Fiber { fpstate, is_promised, .. } = unsafe { &mut *fiber };
         self.regs.set_promised(*is_promised);
@@ -177,7 +178,7 @@ impl<P: Policy> Cpu<P> {
                     self.hold(fiber);
                     return Ok(());
                 }
-                Err(before) => self.first(before)?,
+                Err(before) => self.first(before),
             }
         }
     }
@@ -193,14 +194,11 @@ impl<P: Policy> Cpu<P> {
 
     /// Returns to the user code of the current fiber, to which its call gives `value`, until it enters the kernel again.
     ///
-    /// # Errors
-    /// [`Flush`], and nothing has happened.
-    ///
     /// # Safety
     /// (a) As for [`switch_in`](Self::switch_in). (b) The fiber is the one that was switched in last, and its stack is as
     /// its user code left it.
     #[inline]
-    pub unsafe fn run(&mut self, fiber: *mut Fiber, value: u64) -> Result<Entered, Flush> {
+    pub unsafe fn run(&mut self, fiber: *mut Fiber, value: u64) -> Entered {
         loop {
             // SAFETY: by (b) nobody else touches it.
             let fpstate = unsafe { &mut (*fiber).fpstate };
@@ -210,7 +208,7 @@ impl<P: Policy> Cpu<P> {
                     self.counters.load(load);
                     break;
                 }
-                Err(before) => self.first(before)?,
+                Err(before) => self.first(before),
             }
         }
         self.hold(fiber);
@@ -235,7 +233,7 @@ impl<P: Policy> Cpu<P> {
             // The state is in this CPU's registers, and user code ran here.
             Err(_) => impossible(),
         }
-        Ok(Entered { call: call & !gate::call::KEEP, argument })
+        Entered { call: call & !gate::call::KEEP, argument }
     }
 
     /// The current fiber, in the kernel, is switched out.
@@ -252,6 +250,9 @@ impl<P: Policy> Cpu<P> {
             // It is current here.
             Err(_) => impossible(),
         }
+        let held_by = if fpstate.need_fpu_load() { NOBODY } else { self.slot.cpu().0 };
+        // SAFETY: by (b).
+        unsafe { (*fiber).held_by.store(held_by, Relaxed) };
     }
 
     /// The current fiber is dead: behind this nobody claims its state, and once it is switched out it may be freed.
@@ -281,6 +282,8 @@ impl<P: Policy> Cpu<P> {
             Ok(save) => self.counters.save(save),
             Err(_) => impossible(),
         }
+        // SAFETY: by (b).
+        unsafe { (*fiber).held_by.store(NOBODY, Relaxed) };
     }
 
     /// Kernel code is about to use the registers, as all Rust code may that was not audited: a *door*. Their owner is
@@ -299,8 +302,7 @@ impl<P: Policy> Cpu<P> {
                     self.counters.save(save);
                     break;
                 }
-                Err(Before::Evict(_)) => self.save_holder(),
-                Err(_) => impossible(),
+                Err(before) => self.first(before),
             }
         }
         self.counters.doors.up();

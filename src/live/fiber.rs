@@ -13,7 +13,7 @@ use crate::{
 use core::{
     cell::Cell,
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 /// A context that a [`Cpu`](super::Cpu) runs: user code on a stack of its own, with FPU state of its own.
@@ -31,10 +31,16 @@ pub struct Fiber {
     pub(super) stack_limit: usize,
     pub(super) stack_base: usize,
     pub(super) is_promised: bool,
+    /// The CPU whose registers may hold the newest copy of a fiber that is not running, or [`NOBODY`]. Written by who has
+    /// the fiber; a word of its own because that CPU may save the copy, and write the fpstate, at any moment.
+    pub(super) held_by: AtomicU32,
     /// It is the first field of a thread of a [`Machine`](super::Machine).
     pub(super) is_of_machine: bool,
     pub(super) fpstate: Fpstate<LiveImage>,
 }
+
+/// No CPU: the newest copy is in memory.
+pub(super) const NOBODY: u32 = u32::MAX;
 
 /// How much stack a fiber needs at least: what the first frame takes, and what a preemption puts there.
 const MIN_STACK_BYTES: usize = 1024;
@@ -73,6 +79,7 @@ impl Fiber {
             stack_limit: limit,
             stack_base: base,
             is_promised: false,
+            held_by: AtomicU32::new(NOBODY),
             is_of_machine: false,
             fpstate: match form.has_pkru() {
                 // SAFETY: (a) was looked up.
@@ -92,6 +99,7 @@ impl Fiber {
             stack_limit: 0,
             stack_base: 0,
             is_promised: false,
+            held_by: AtomicU32::new(NOBODY),
             is_of_machine: false,
             fpstate: Fpstate::new(new_id(), TaskKind::KernelThread, LiveImage::new(form)),
         })

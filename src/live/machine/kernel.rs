@@ -12,7 +12,7 @@ use crate::{
     CpuId,
     fpu::Policy,
     live::{
-        cpu::{Cpu, Entered, Flush, impossible},
+        cpu::{Cpu, Entered, Flush},
         fiber::Fiber,
         sync::{inbox::Inbox, local::Local, request::Request, token::Park},
     },
@@ -204,9 +204,7 @@ impl<P: Policy> Core<P> {
     fn run(&mut self, thread: NonNull<Inner>) -> Next {
         loop {
             // SAFETY: (a), (b) `dispatch` has switched it in.
-            let Ok(Entered { call, .. }) = (unsafe { self.cpu.run(fiber_of(thread), 0) }) else {
-                impossible()
-            };
+            let Entered { call, .. } = unsafe { self.cpu.run(fiber_of(thread), 0) };
             match call {
                 call::NULL if !self.cpu.is_resched_needed() => {}
                 call::PARK => return Next::Park,

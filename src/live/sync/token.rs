@@ -85,9 +85,6 @@ impl Token {
                 PARKED => (EMPTY, Unpark::MustWake),
                 _ => (NOTIFIED, Unpark::Running),
             };
-            if now == NOTIFIED {
-                return done;
-            }
             match self.0.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return done,
                 Err(other) => now = other,
