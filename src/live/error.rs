@@ -28,6 +28,9 @@ pub enum LiveError {
         "the thread was not made to migrate: thread-locals and the like tie it to its CPU; see `spawn_migratable`"
     )]
     Pinned,
+    /// The machine has no CPU any more.
+    #[error("the machine has stopped: it was shut down or dropped, and its last thread has ended")]
+    Stopped,
     /// A machine has to have a CPU.
     #[error("a machine needs 1 to {most} CPUs, not {cpus}")]
     Cpus {

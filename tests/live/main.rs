@@ -1,5 +1,6 @@
 //! Green threads on the real registers.
 
+mod pkru;
 mod steps;
 
 use fpuswitch::{

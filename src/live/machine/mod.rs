@@ -201,7 +201,7 @@ impl Machine {
     }
 
     /// How many threads have not ended.
-    pub fn alive(&self) -> usize {
+    pub fn alive(&self) -> u64 {
         self.shared.alive()
     }
 

@@ -17,7 +17,7 @@ use core::{
     fmt,
     ptr::NonNull,
     sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+        AtomicU32, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -26,6 +26,9 @@ use std::sync::OnceLock;
 
 /// At most so many CPUs: a bit each in a word.
 pub(super) const MOST_CPUS: u32 = 64;
+
+/// In [`Shared::alive`]: the machine is to stop.
+const CLOSING: u64 = 1 << 63;
 
 /// One CPU, as the others see it.
 pub(super) struct PerCpu {
@@ -45,9 +48,8 @@ pub(in crate::live) struct Shared {
     fresh: AtomicUsize,
     /// Which CPUs sleep, or are about to.
     sleeping: AtomicU64,
-    /// Threads that have not ended.
-    alive: AtomicUsize,
-    is_closing: AtomicBool,
+    /// How many threads have not ended, and [`CLOSING`]: in one word, so that no thread is made when the CPUs have stopped.
+    alive: AtomicU64,
     /// Where the next thread goes that nobody placed.
     turn: AtomicU32,
     pub(super) stack_bytes: usize,
@@ -67,8 +69,7 @@ impl Shared {
             cpus: (0..cpus).map(|_| cpu()).collect(),
             fresh: AtomicUsize::new(0),
             sleeping: AtomicU64::new(0),
-            alive: AtomicUsize::new(0),
-            is_closing: AtomicBool::new(false),
+            alive: AtomicU64::new(0),
             turn: AtomicU32::new(0),
             stack_bytes,
             is_bare,
@@ -125,21 +126,28 @@ impl Shared {
         self.check_cpu(cpu)?.target.get().map_or(Ok(()), Target::preempt)
     }
 
-    /// Counts a thread that was made.
-    pub(super) fn thread_begins(&self) {
-        self.alive.fetch_add(1, Relaxed);
+    /// Counts a thread that is made.
+    ///
+    /// # Errors
+    /// [`LiveError::Stopped`] when there is no CPU any more.
+    pub(super) fn thread_begins(&self) -> Result<(), LiveError> {
+        let one_more = |alive| if alive == CLOSING { None } else { Some(alive + 1) };
+        match self.alive.fetch_update(Relaxed, Relaxed, one_more) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(LiveError::Stopped),
+        }
     }
 
     /// Counts one that has ended.
     pub(super) fn thread_ended(&self) {
-        if self.alive.fetch_sub(1, Release) == 1 && self.is_closing.load(Acquire) {
+        if self.alive.fetch_sub(1, Release) == CLOSING + 1 {
             self.wake_all();
         }
     }
 
-    /// No thread is made from outside any more: CPUs stop when there is none left.
+    /// The CPUs stop when there is no thread left.
     pub(super) fn close(&self) {
-        self.is_closing.store(true, Release);
+        self.alive.fetch_or(CLOSING, Release);
         self.wake_all();
     }
 
@@ -150,13 +158,13 @@ impl Shared {
     }
 
     /// How many threads have not ended.
-    pub(super) fn alive(&self) -> usize {
-        self.alive.load(Acquire)
+    pub(super) fn alive(&self) -> u64 {
+        self.alive.load(Acquire) & !CLOSING
     }
 
     #[inline]
     pub(super) fn is_over(&self) -> bool {
-        self.is_closing.load(Acquire) && self.alive.load(Acquire) == 0
+        self.alive.load(Acquire) == CLOSING
     }
 
     /// A CPU sleeps until it is woken.

@@ -13,6 +13,7 @@ use crate::{
         audit::{self, KernelPath},
         fiber::Fiber,
         system,
+        user::preempt_off,
     },
 };
 use alloc::{boxed::Box, sync::Arc};
@@ -78,7 +79,8 @@ impl Spawn {
     /// Makes a thread that runs `f`. Until it has started any CPU may take it; then it stays there.
     ///
     /// # Errors
-    /// [`LiveError::Mappings`] when there is no memory for its stack, [`LiveError::Stack`] when that is too small.
+    /// [`LiveError::Mappings`] when there is no memory for its stack, [`LiveError::Stack`] when that is too small or too
+    /// large, [`LiveError::Stopped`] when the machine has stopped.
     pub fn spawn<F, T>(self, f: F) -> Result<JoinHandle<T>, LiveError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -110,6 +112,15 @@ impl Spawn {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        // Also in a region: nobody else of this OS thread finds the allocator or a queue half done.
+        preempt_off(|| self.make_user(f, may_migrate))
+    }
+
+    fn make_user<F, T>(self, f: F, may_migrate: bool) -> Result<JoinHandle<T>, LiveError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
         let stack = new_stack(self.stack_bytes)?;
         let packet = Packet::new();
         let result = Arc::clone(&packet);
@@ -125,6 +136,7 @@ impl Spawn {
             // SAFETY: (a) whoever made `self` answers for it.
             unsafe { fiber.promise_default_control_words() };
         }
+        self.shared.thread_begins()?;
         let thread = self.add(fiber, Body::User(Cell::new(Some(start))), may_migrate, Some(stack));
         Ok(JoinHandle { packet, thread })
     }
@@ -133,7 +145,7 @@ impl Spawn {
     /// Each step may use the registers: their owner is saved first. It must not wait for green threads.
     ///
     /// # Errors
-    /// [`LiveError::Registers`].
+    /// [`LiveError::Stopped`] when the machine has stopped.
     pub fn spawn_kernel<F>(self, step: F) -> Result<JoinHandle<()>, LiveError>
     where
         F: FnMut() -> Step + Send + 'static,
@@ -145,7 +157,7 @@ impl Spawn {
     /// aborts the process.
     ///
     /// # Errors
-    /// [`LiveError::Registers`], and with the bare gate [`LiveError::NotFpuFree`] if the step's code does not pass the
+    /// [`LiveError::Stopped`], and with the bare gate [`LiveError::NotFpuFree`] if the step's code does not pass the
     /// audit.
     pub fn spawn_kernel_fpu_free<F>(self, step: F) -> Result<JoinHandle<()>, LiveError>
     where
@@ -163,6 +175,7 @@ impl Spawn {
     {
         let packet = Packet::new();
         let fiber = Fiber::of_kernel()?;
+        self.shared.thread_begins()?;
         let steps = Box::new(Steps { step, packet: Arc::clone(&packet), panic: None });
         let argument = Box::into_raw(steps).cast();
         let body = Body::Kernel { step: call, argument, is_fpu_free, end: end_steps::<F> };
@@ -173,7 +186,6 @@ impl Spawn {
     fn add(self, mut fiber: Fiber, body: Body, may_migrate: bool, stack: Option<DefaultStack>) -> Thread {
         fiber.is_of_machine = true;
         let Self { shared, name, cpu, .. } = self;
-        shared.thread_begins();
         let home = cpu.unwrap_or_else(|| shared.next_cpu());
         let inner = Inner::new(fiber, body, name, home, may_migrate, Arc::clone(&shared), stack);
         let inner = Arc::new(inner);

@@ -1,7 +1,7 @@
 //! A list of one CPU alone.
 //!
 //! The items are linked in a ring, and the list is one word, the last item: its link is the first. So both ends are at
-//! hand, lists are joined in a constant number of steps, and no list is ever copied as two words at a time.
+//! hand, and no list is ever copied as two words at a time.
 #![allow(unsafe_code, reason = "links are pointers to items that the list does not own")]
 
 use core::ptr::NonNull;
@@ -94,20 +94,5 @@ impl<T: Linked> Local<T> {
             last_link.store(first_link.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         Some(first)
-    }
-
-    /// Appends all items of `other`, in their order.
-    pub(crate) fn append(&mut self, other: Self) {
-        let Some(other_last) = other.last else { return };
-        if let Some(last) = self.last {
-            // SAFETY: A of `last`, when it was pushed.
-            let last = unsafe { link(last) };
-            // SAFETY: A of `other_last`, when it was pushed.
-            let other_last = unsafe { link(other_last) };
-            let first = last.load(Ordering::Relaxed);
-            last.store(other_last.load(Ordering::Relaxed), Ordering::Relaxed);
-            other_last.store(first, Ordering::Relaxed);
-        }
-        self.last = Some(other_last);
     }
 }

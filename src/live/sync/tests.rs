@@ -50,7 +50,11 @@ fn compare_with_a_deque(code: u32, length: u32) {
                     model.push_back(item);
                 }
                 assert_eq!(inbox.is_empty(), others == 2);
-                list.append(inbox.take_all());
+                let mut taken = inbox.take_all();
+                while let Some(item) = taken.pop_front() {
+                    // SAFETY: A: `items` outlives the list. B: just taken out.
+                    unsafe { list.push_back(item) };
+                }
                 assert!(inbox.is_empty());
             }
         }
