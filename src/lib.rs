@@ -58,7 +58,10 @@ mod error;
 mod event;
 pub mod fpu;
 mod ids;
-#[cfg(feature = "live")]
+#[cfg(all(feature = "live", target_arch = "x86_64", target_os = "linux"))]
+pub mod live;
+#[cfg(all(feature = "live", not(all(target_arch = "x86_64", target_os = "linux"))))]
+#[path = "live/unsupported.rs"]
 pub mod live;
 pub mod machine;
 pub mod registers;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "asm, and what asm and several CPUs share")]
 
 pub mod audit;
+mod config;
 mod counters;
 mod cpu;
 mod error;
@@ -18,6 +19,7 @@ mod sync;
 mod system;
 mod user;
 
+pub use config::{Config, Gate};
 pub use counters::{Counters, Counts};
 pub use cpu::{Cpu, Entered, Flush, kernel_path};
 pub use error::LiveError;
@@ -27,8 +29,8 @@ pub use gate::enter_from_asm;
 pub use image::LiveImage;
 
 pub use machine::{
-    Call, Config, Gate, GateReport, JoinHandle, Machine, Spawn, Step, Thread, current, park, preempt_self,
-    syscall, yield_now,
+    Call, GateReport, JoinHandle, Machine, Spawn, Step, Thread, current, park, preempt_self, syscall,
+    yield_now,
 };
 pub use user::{enter, enter_keeping, is_fiber, preempt_off, preemptible};
 

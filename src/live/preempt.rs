@@ -40,9 +40,6 @@ static MARK: u8 = 0;
 pub struct Signal(c_int);
 
 impl Signal {
-    /// SIGURG: ignored by default, of little use to anybody, and passed through by debuggers; Go takes it too.
-    pub const DEFAULT: c_int = libc::SIGURG;
-
     /// Installs the handler for a signal, once for the process. The handler that was there gets those that are not ours.
     ///
     /// # Errors

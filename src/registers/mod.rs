@@ -16,7 +16,7 @@ pub use r#abstract::{AbstractFrame, AbstractImage, AbstractRegs};
 #[cfg(feature = "host")]
 pub use host::{HostCpu, HostError, HostFrame, HostRegs};
 pub use image::XsaveImage;
-#[cfg(feature = "live")]
+#[cfg(all(feature = "live", target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use image::hash_values;
 pub use soft::{MemoryOperand, SoftFault, SoftFrame, SoftRegs};
 

@@ -13,8 +13,9 @@ pub(super) use thread::thread_name;
 pub use thread::{Call, Thread, current, park, preempt_self, syscall, yield_now};
 
 use super::{
-    Counts, GateMode, LiveError,
+    Config, Counts, Gate, GateMode, LiveError,
     audit::{self, FpuFree, KernelPath, NotFpuFree},
+    config::MOST_CPUS,
     cpu::{Cpu, kernel_path},
     fault,
     preempt::{Signal, SignalStack, Target, Tick},
@@ -22,55 +23,10 @@ use super::{
 };
 use crate::{CpuId, fpu::Policy};
 use alloc::{format, sync::Arc, vec::Vec};
-use core::{fmt, hint::black_box, time::Duration};
+use core::{fmt, hint::black_box};
 use kernel::{Core, kernel};
-use shared::{MOST_CPUS, Shared};
+use shared::Shared;
 use std::{sync::mpsc, thread as os};
-
-/// How the kernel finds the registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Gate {
-    /// Bare where the audit finds the kernel path free of FPU instructions, else parked.
-    #[default]
-    Auto,
-    /// Bare, or not at all.
-    Bare,
-    /// Parked.
-    Parked,
-}
-
-/// What a machine is to be like.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// How many CPUs, of which each is an OS thread; there may be more than the host has.
-    pub cpus: u32,
-    /// The stack of a thread that does not ask for another.
-    pub stack_bytes: usize,
-    /// How the kernel finds the registers.
-    pub gate: Gate,
-    /// Threads are preempted that often, where they may be; `None` for never.
-    pub tick: Option<Duration>,
-    /// The signal that preempts.
-    pub signal: i32,
-    /// An error that the protocol has on every CPU.
-    #[cfg(feature = "explore")]
-    pub defect: Option<crate::fpu::Defect>,
-}
-
-impl Default for Config {
-    /// A CPU for each of the host's, 64 KiB stacks, no tick.
-    fn default() -> Self {
-        Self {
-            cpus: os::available_parallelism().map_or(1, |count| count.get() as u32).min(MOST_CPUS),
-            stack_bytes: 64 * 1024,
-            gate: Gate::Auto,
-            tick: None,
-            signal: Signal::DEFAULT,
-            #[cfg(feature = "explore")]
-            defect: None,
-        }
-    }
-}
 
 /// Why the registers are where the kernel finds them.
 #[derive(Clone, Debug)]

@@ -24,9 +24,6 @@ use core::{
 use crossbeam_deque::Injector;
 use std::sync::OnceLock;
 
-/// At most so many CPUs: a bit each in a word.
-pub(super) const MOST_CPUS: u32 = 64;
-
 /// In [`Shared::alive`]: the machine is to stop.
 const CLOSING: u64 = 1 << 63;
 
