@@ -2,7 +2,7 @@
 
 pub mod audit;
 mod config;
-#[allow(dead_code, reason = "nothing is counted here")]
+#[allow(dead_code, unreachable_pub, reason = "nothing is counted here")]
 mod counters;
 mod error;
 
