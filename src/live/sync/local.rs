@@ -97,6 +97,7 @@ impl<T: Linked> Local<T> {
     }
 
     /// Appends all items of `other`, in their order.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no queue is joined to another yet"))]
     pub(crate) fn append(&mut self, other: Self) {
         let Some(other_last) = other.last else { return };
         if let Some(last) = self.last {
