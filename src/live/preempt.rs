@@ -240,7 +240,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     };
     if !is_ours {
         // SAFETY: (a) they are this signal's. Its number is one of those that were installed.
-        return unsafe { CHAINS[signal as usize & 63].pass_on(false, signal, info, context) };
+        return unsafe { CHAINS[signal as usize].pass_on(false, signal, info, context) };
     }
     if user::is_cpu() {
         // SAFETY: (a) a CPU's GS points to its gate. (b) The context is the system's.
