@@ -110,8 +110,7 @@ impl<P: Policy> Core<P> {
             if home == here && !self.queue.is_empty() {
                 // Somebody has nothing to do.
                 if let Some(idle) = self.shared().idle_cpu() {
-                    home = idle.0;
-                    inner.home.store(home, Relaxed);
+                    home = inner.move_home(here, idle.0);
                 }
             }
             if home != here {

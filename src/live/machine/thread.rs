@@ -94,6 +94,18 @@ impl Inner {
 /// A handle to a thread, by which it can be woken.
 #[derive(Clone)]
 pub struct Thread {
+impl Inner {
+    /// The scheduler moves the thread from one CPU to another, unless it was told meanwhile where to go. Returns where it
+    /// belongs.
+    #[inline]
+    pub(super) fn move_home(&self, from: u32, to: u32) -> u32 {
+        match self.home.compare_exchange(from, to, Relaxed, Relaxed) {
+            Ok(_) => to,
+            Err(told) => told,
+        }
+    }
+}
+
     pub(super) inner: Arc<Inner>,
 }
 
