@@ -42,6 +42,8 @@ pub(super) struct Inner {
     pub(super) fiber: UnsafeCell<Fiber>,
     link: AtomicPtr<Inner>,
     pub(super) token: Token,
+    /// Of a wait for another thread's end: apart, so that neither wait takes the other's notification.
+    pub(super) join_token: Token,
     pub(super) request: RequestWord,
     /// The CPU whose kernel is to run it.
     pub(super) home: AtomicU32,
@@ -80,6 +82,7 @@ impl Inner {
             fiber: UnsafeCell::new(fiber),
             link: AtomicPtr::default(),
             token: Token::new(),
+            join_token: Token::new(),
             request: RequestWord::new(),
             home: AtomicU32::new(home.0),
             may_migrate,
@@ -123,7 +126,16 @@ impl Thread {
 
     /// Wakes the thread if it [parks](park); otherwise its next park returns at once.
     pub fn unpark(&self) {
-        if self.inner.token.unpark() == Unpark::MustWake {
+        self.notify(&self.inner.token);
+    }
+
+    /// Wakes the thread if it [waits for a thread's end](wait_for_end): what that was is over.
+    pub(super) fn end_wait(&self) {
+        self.notify(&self.inner.join_token);
+    }
+
+    fn notify(&self, token: &Token) {
+        if token.unpark() == Unpark::MustWake {
             let home = CpuId(self.inner.home.load(Relaxed));
             // SAFETY: `MustWake`: the thread is ours, in no list, and alive while it waits.
             unsafe { self.inner.shared.hand_over(NonNull::from(&*self.inner), home) };
@@ -249,6 +261,17 @@ pub fn park() {
         // SAFETY: (a) as for `yield_now`.
         unsafe { gate::enter_by_call(call::PARK, 0) };
     }
+/// Waits for the one [`end_wait`](Thread::end_wait) that belongs to this call.
+///
+/// # Panics
+/// As [`yield_now`].
+pub(super) fn wait_for_end() {
+    if !calling_or_panic().join_token.take() {
+        // SAFETY: (a) as for `yield_now`.
+        unsafe { gate::enter_by_call(call::JOIN, 0) };
+    }
+}
+
 }
 
 /// Where a green thread begins.
