@@ -88,6 +88,11 @@ impl Target {
         }
     }
 
+    /// The calling OS thread with the same signal, which it lets through already.
+    pub(super) fn here(self) -> Self {
+        Self { os_thread: system::os_thread(), ..self }
+    }
+
     /// Asks it to let another fiber run as soon as it may. On the calling OS thread, the fiber is preempted before this
     /// returns, if it is in a region.
     ///

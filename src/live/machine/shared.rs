@@ -17,7 +17,7 @@ use core::{
     fmt,
     ptr::NonNull,
     sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+        AtomicU32, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -26,6 +26,9 @@ use std::sync::OnceLock;
 
 /// At most so many CPUs: a bit each in a word.
 pub(super) const MOST_CPUS: u32 = 64;
+
+/// In [`Shared::alive`]: the machine ends with its last thread.
+const CLOSING: usize = 1 << (usize::BITS - 1);
 
 /// One CPU, as the others see it.
 pub(super) struct PerCpu {
@@ -45,9 +48,8 @@ pub(in crate::live) struct Shared {
     fresh: AtomicUsize,
     /// Which CPUs sleep, or are about to.
     sleeping: AtomicU64,
-    /// Threads that have not ended.
+    /// Threads that have not ended, and [`CLOSING`]. With that alone it never changes any more.
     alive: AtomicUsize,
-    is_closing: AtomicBool,
     /// Where the next thread goes that nobody placed.
     turn: AtomicU32,
     pub(super) stack_bytes: usize,
@@ -68,7 +70,6 @@ impl Shared {
             fresh: AtomicUsize::new(0),
             sleeping: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
-            is_closing: AtomicBool::new(false),
             turn: AtomicU32::new(0),
             stack_bytes,
             is_bare,
@@ -125,21 +126,29 @@ impl Shared {
         self.check_cpu(cpu)?.target.get().map_or(Ok(()), Target::preempt)
     }
 
-    /// Counts a thread that was made.
-    pub(super) fn thread_begins(&self) {
-        self.alive.fetch_add(1, Relaxed);
+    /// Asks the calling OS thread, a CPU. A migratable thread may be elsewhere by the time: then that CPU's thread is asked,
+    /// as by any other request.
+    pub(super) fn preempt_self(&self) -> Result<(), LiveError> {
+        let target = self.cpus.first().and_then(|cpu| cpu.target.get());
+        target.map_or(Ok(()), |target| target.here().preempt())
+    }
+
+    /// Counts a thread that is about to be made.
+    pub(super) fn thread_begins(&self) -> Result<(), LiveError> {
+        let count = |alive| (alive != CLOSING).then_some(alive + 1);
+        self.alive.fetch_update(Relaxed, Relaxed, count).map(drop).map_err(|_| LiveError::Ended)
     }
 
     /// Counts one that has ended.
     pub(super) fn thread_ended(&self) {
-        if self.alive.fetch_sub(1, Release) == 1 && self.is_closing.load(Acquire) {
+        if self.alive.fetch_sub(1, Release) == CLOSING + 1 {
             self.wake_all();
         }
     }
 
-    /// No thread is made from outside any more: CPUs stop when there is none left.
+    /// CPUs stop when there is no thread left.
     pub(super) fn close(&self) {
-        self.is_closing.store(true, Release);
+        self.alive.fetch_or(CLOSING, Release);
         self.wake_all();
     }
 
@@ -151,12 +160,12 @@ impl Shared {
 
     /// How many threads have not ended.
     pub(super) fn alive(&self) -> usize {
-        self.alive.load(Acquire)
+        self.alive.load(Acquire) & !CLOSING
     }
 
     #[inline]
     pub(super) fn is_over(&self) -> bool {
-        self.is_closing.load(Acquire) && self.alive.load(Acquire) == 0
+        self.alive.load(Acquire) == CLOSING
     }
 
     /// A CPU sleeps until it is woken.

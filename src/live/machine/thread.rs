@@ -94,9 +94,6 @@ impl Inner {
     }
 }
 
-/// A handle to a thread, by which it can be woken.
-#[derive(Clone)]
-pub struct Thread {
 impl Inner {
     /// The scheduler moves the thread from one CPU to another, unless it was told meanwhile where to go. Returns where it
     /// belongs.
@@ -109,6 +106,9 @@ impl Inner {
     }
 }
 
+/// A handle to a thread, by which it can be woken.
+#[derive(Clone)]
+pub struct Thread {
     pub(super) inner: Arc<Inner>,
 }
 
@@ -244,9 +244,7 @@ pub fn syscall(call: Call) {
 pub fn preempt_self() -> Result<(), NotPreemptible> {
     preempt::check_preemptible()?;
     let inner = calling().ok_or(NotPreemptible::NoFiber)?;
-    // A migratable thread may be elsewhere by then: that CPU's thread is preempted instead, as by any other request.
-    let cpu = CpuId(inner.home.load(Relaxed));
-    let sent = inner.shared.preempt(cpu);
+    let sent = inner.shared.preempt_self();
     debug_assert!(sent.is_ok(), "{sent:?}");
     Ok(())
 }
@@ -261,6 +259,8 @@ pub fn park() {
         // SAFETY: (a) as for `yield_now`.
         unsafe { gate::enter_by_call(call::PARK, 0) };
     }
+}
+
 /// Waits for the one [`end_wait`](Thread::end_wait) that belongs to this call.
 ///
 /// # Panics
@@ -270,8 +270,6 @@ pub(super) fn wait_for_end() {
         // SAFETY: (a) as for `yield_now`.
         unsafe { gate::enter_by_call(call::JOIN, 0) };
     }
-}
-
 }
 
 /// Where a green thread begins.
