@@ -1,6 +1,11 @@
 //! Green threads on the real registers.
 
+mod child;
+mod faults;
+mod parking;
 mod steps;
+mod support;
+mod threads;
 
 use fpuswitch::{
     Value,
