@@ -99,7 +99,7 @@ impl<P: Policy> Cpu<P> {
         })?;
         Ok(Self {
             slot: OwnerSlot::new(id),
-            regs: Fpregs { gate, form },
+            regs: Fpregs { gate, form, is_x87_in_use: false },
             policy,
             holder: ptr::null_mut(),
             counters: Arc::default(),
@@ -225,6 +225,7 @@ impl<P: Policy> Cpu<P> {
             call if call & gate::call::KEEP != 0 => EntryKind::Exception,
             _ => EntryKind::SystemCall,
         };
+        self.regs.set_x87_in_use(kind != EntryKind::SystemCall);
         // SAFETY: as above; user code has no reference to it.
         let fpstate = unsafe { &mut (*fiber).fpstate };
         let mut section = PreemptOff::begin(&mut self.slot, &mut self.regs);

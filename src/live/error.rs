@@ -28,9 +28,6 @@ pub enum LiveError {
         "the thread was not made to migrate: thread-locals and the like tie it to its CPU; see `spawn_migratable`"
     )]
     Pinned,
-    /// The machine has no CPU any more.
-    #[error("the machine has stopped: it was shut down or dropped, and its last thread has ended")]
-    Stopped,
     /// A machine has to have a CPU.
     #[error("a machine needs 1 to {most} CPUs, not {cpus}")]
     Cpus {
@@ -47,6 +44,14 @@ pub enum LiveError {
         /// What is needed.
         needed_bytes: usize,
     },
+    /// A stack that no system has room for.
+    #[error("a stack of {bytes} bytes is too large: {most_bytes} are more than any system has")]
+    StackTooLarge {
+        /// What was asked for.
+        bytes: usize,
+        /// More is not even tried.
+        most_bytes: usize,
+    },
     /// The system has no more memory mappings for stacks, of which each takes two.
     #[error(
         "no memory for a stack, most likely because of vm.max_map_count ({limit}), of which a stack takes two; see sysctl(8)"
@@ -55,6 +60,9 @@ pub enum LiveError {
         /// The limit, if it could be read; 0 if not.
         limit: u64,
     },
+    /// The machine was shut down or dropped, and its last thread has ended.
+    #[error("the machine has ended: make threads while it, or one of its threads, is there")]
+    Ended,
     /// The kernel path was to be bare, and is not free of FPU instructions.
     #[error("the kernel path uses the registers: {0}")]
     NotFpuFree(#[from] super::audit::NotFpuFree),

@@ -25,6 +25,8 @@ const XSTATE_BV_AT: usize = 512;
 pub struct Fpregs {
     pub(super) gate: *mut Gate,
     pub(super) form: &'static Form,
+    /// The x87 stack may hold something: user code was stopped where no ABI says that it is empty.
+    pub(super) is_x87_in_use: bool,
 }
 
 impl Fpregs {
@@ -141,6 +143,11 @@ impl RegisterFile for Fpregs {
             )
         };
         let is_parked = self.leave() == leave::PARKED;
+        if self.is_x87_in_use {
+            // Code behind a call expects the x87 stack to be empty (System V ABI, section 3.2.3 "Registers").
+            self.take_for_kernel();
+            self.is_x87_in_use = false;
+        }
         if is_parked || fcw != FCW {
             // SAFETY: as for `leave`.
             let area = unsafe { if is_parked { (*self.gate).parked } else { (*self.gate).aside } };
@@ -235,6 +242,12 @@ impl Fpregs {
             // SAFETY: (a) the kernel of this OS thread. (b) The protocol has saved it.
             unsafe { instructions::take_for_kernel() };
         }
+    }
+
+    /// User code was stopped somewhere, and not in a call, behind which the x87 stack is empty.
+    #[inline]
+    pub(super) fn set_x87_in_use(&mut self, is_in_use: bool) {
+        self.is_x87_in_use = is_in_use;
     }
 
     /// The thread that is loaded next promises that its control words are the default, or does not.

@@ -85,6 +85,11 @@ impl Target {
         }
     }
 
+    /// The calling OS thread with the same signal, which it lets through already.
+    pub(super) fn here(self) -> Self {
+        Self { os_thread: system::os_thread(), ..self }
+    }
+
     /// Asks it to let another fiber run as soon as it may. On the calling OS thread, the fiber is preempted before this
     /// returns, if it is in a region.
     ///
@@ -237,7 +242,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     };
     if !is_ours {
         // SAFETY: (a) they are this signal's. Its number is one of those that were installed.
-        return unsafe { CHAINS[signal as usize & 63].pass_on(false, signal, info, context) };
+        return unsafe { CHAINS[signal as usize].pass_on(false, signal, info, context) };
     }
     if user::is_cpu() {
         // SAFETY: (a) a CPU's GS points to its gate. (b) The context is the system's.

@@ -1,7 +1,12 @@
 //! Green threads on the real registers.
 
+mod child;
+mod faults;
+mod parking;
 mod pkru;
 mod steps;
+mod support;
+mod threads;
 
 use fpuswitch::{
     Value,

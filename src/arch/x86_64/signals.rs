@@ -77,6 +77,8 @@ impl Chain {
         let previous = unsafe { &*self.previous.load(Ordering::Acquire) };
         match previous.sa_sigaction {
             SIG_IGN if !is_fault => {}
+            // Nothing either: to take the default would take our handler away.
+            SIG_DFL if !is_fault && is_ignored_by_default(signal) => {}
             // A fault cannot be ignored: the kernel takes the default then.
             SIG_DFL | SIG_IGN => {
                 // SAFETY: a complete action. What kills the process next is the fault, again, or the signal sent
@@ -106,6 +108,11 @@ impl Chain {
         // SAFETY: as above.
         unsafe { *libc::__errno_location() = errno };
     }
+}
+
+/// Signals whose default is that nothing happens (signal(7), "Standard signals").
+fn is_ignored_by_default(signal: c_int) -> bool {
+    matches!(signal, libc::SIGCHLD | libc::SIGCONT | libc::SIGURG | libc::SIGWINCH)
 }
 
 fn refused(result: c_int) -> Result<(), i32> {

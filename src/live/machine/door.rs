@@ -19,12 +19,13 @@ pub(super) unsafe extern "C" fn take_fresh(shared: *const Shared, cpu: u32) -> *
     let shared = unsafe { &*shared };
     let count = shared.cpus.len();
     for n in 0..count {
-        let from = &shared.cpus[(cpu as usize + n) % count].fresh;
+        let owner = (cpu as usize + n) % count;
+        let from = &shared.cpus[owner].fresh;
         loop {
             match from.steal() {
                 Steal::Success(thread) => {
                     shared.fresh_taken();
-                    thread.home.store(cpu, core::sync::atomic::Ordering::Relaxed);
+                    thread.move_home(owner as u32, cpu);
                     return Arc::into_raw(thread).cast_mut();
                 }
                 Steal::Empty => break,

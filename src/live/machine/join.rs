@@ -1,14 +1,16 @@
 //! Waiting for a thread's result.
 
 use super::thread::{self, Thread};
-use crate::live::user::preempt_off;
+use crate::live::user::{preempt_off, refuse_in_kernel};
 use alloc::sync::Arc;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::thread as os;
 
 /// The result of a thread, and who waits for it.
 pub(super) struct Packet<T> {
     state: Mutex<State<T>>,
+    /// An OS thread of another kind waits here.
+    ended: Condvar,
 }
 
 enum State<T> {
@@ -16,38 +18,47 @@ enum State<T> {
     /// A green thread waits.
     Green(Thread),
     /// An OS thread of another kind waits.
-    Os(os::Thread),
+    Os,
     Ended(os::Result<T>),
 }
 
 impl<T> Packet<T> {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::Running) })
+        Arc::new(Self { state: Mutex::new(State::Running), ended: Condvar::new() })
     }
 
     /// The thread has ended.
     pub(super) fn finish(&self, result: os::Result<T>) {
         let before = preempt_off(|| core::mem::replace(&mut *self.state.lock(), State::Ended(result)));
         match before {
-            State::Green(thread) => thread.unpark(),
-            State::Os(thread) => thread.unpark(),
+            State::Green(thread) => thread.end_wait(),
+            State::Os => preempt_off(|| {
+                self.ended.notify_one();
+            }),
             State::Running | State::Ended(_) => {}
         }
     }
 
-    /// The result if there is one, else the caller is to be woken when there is.
-    fn poll(&self) -> Option<os::Result<T>> {
-        let waiter = match thread::current() {
-            Some(thread) => State::Green(thread),
-            None => State::Os(os::current()),
-        };
+    /// The result if there is one, else the green thread is to be woken when there is.
+    fn poll(&self, waiter: Thread) -> Option<os::Result<T>> {
         preempt_off(|| {
             let mut state = self.state.lock();
-            match core::mem::replace(&mut *state, waiter) {
+            match core::mem::replace(&mut *state, State::Green(waiter)) {
                 State::Ended(result) => Some(result),
                 _ => None,
             }
         })
+    }
+
+    /// The result, for which this OS thread sleeps.
+    fn sleep(&self) -> os::Result<T> {
+        let mut state = self.state.lock();
+        loop {
+            match core::mem::replace(&mut *state, State::Os) {
+                State::Ended(result) => return result,
+                _ => self.ended.wait(&mut state),
+            }
+        }
     }
 }
 
@@ -76,17 +87,15 @@ impl<T> JoinHandle<T> {
     /// # Panics
     /// In the kernel of a CPU, such as in a kernel thread, which cannot wait.
     pub fn join(self) -> os::Result<T> {
+        let Some(waiter) = thread::current() else {
+            refuse_in_kernel();
+            return self.packet.sleep();
+        };
         loop {
-            if let Some(result) = self.packet.poll() {
+            if let Some(result) = self.packet.poll(waiter.clone()) {
                 return result;
             }
-            match thread::current() {
-                Some(_) => thread::park(),
-                None => {
-                    crate::live::user::refuse_in_kernel();
-                    os::park();
-                }
-            }
+            thread::wait_for_end();
         }
     }
 

@@ -28,6 +28,7 @@ pub(in crate::live) mod call {
     pub(crate) const YIELD: u64 = 1;
     pub(crate) const PARK: u64 = 2;
     pub(crate) const EXIT: u64 = 3;
+    pub(crate) const JOIN: u64 = 4;
 }
 
 /// What a step of a kernel thread says.
@@ -110,8 +111,7 @@ impl<P: Policy> Core<P> {
             if home == here && !self.queue.is_empty() {
                 // Somebody has nothing to do.
                 if let Some(idle) = self.shared().idle_cpu() {
-                    home = idle.0;
-                    inner.home.store(home, Relaxed);
+                    home = inner.move_home(here, idle.0);
                 }
             }
             if home != here {
@@ -190,6 +190,12 @@ impl<P: Policy> Core<P> {
                     self.requeue(thread);
                 }
             }
+            Next::Join => {
+                // SAFETY: likewise.
+                if unsafe { thread.as_ref() }.join_token.park() == Park::Notified {
+                    self.requeue(thread);
+                }
+            }
             // SAFETY: (a) the kernel path of this CPU. (b) Nobody is current. The thread has ended, and is ours.
             Next::End => unsafe {
                 self.cpu.kernel_fpu_begin(ptr::null_mut());
@@ -208,6 +214,7 @@ impl<P: Policy> Core<P> {
             match call {
                 call::NULL if !self.cpu.is_resched_needed() => {}
                 call::PARK => return Next::Park,
+                call::JOIN => return Next::Join,
                 call::EXIT => return Next::End,
                 // A yield, a preemption, or one that could not be made.
                 _ => {
@@ -256,6 +263,7 @@ impl<P: Policy> Core<P> {
 enum Next {
     Ready,
     Park,
+    Join,
     End,
 }
 

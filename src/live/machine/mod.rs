@@ -157,7 +157,7 @@ impl Machine {
     }
 
     /// How many threads have not ended.
-    pub fn alive(&self) -> u64 {
+    pub fn alive(&self) -> usize {
         self.shared.alive()
     }
 

@@ -24,8 +24,8 @@ use core::{
 use crossbeam_deque::Injector;
 use std::sync::OnceLock;
 
-/// In [`Shared::alive`]: the machine is to stop.
-const CLOSING: u64 = 1 << 63;
+/// In [`Shared::alive`]: the machine ends with its last thread.
+const CLOSING: usize = 1 << (usize::BITS - 1);
 
 /// One CPU, as the others see it.
 pub(super) struct PerCpu {
@@ -45,8 +45,8 @@ pub(in crate::live) struct Shared {
     fresh: AtomicUsize,
     /// Which CPUs sleep, or are about to.
     sleeping: AtomicU64,
-    /// How many threads have not ended, and [`CLOSING`]: in one word, so that no thread is made when the CPUs have stopped.
-    alive: AtomicU64,
+    /// Threads that have not ended, and [`CLOSING`]. With that alone it never changes any more.
+    alive: AtomicUsize,
     /// Where the next thread goes that nobody placed.
     turn: AtomicU32,
     pub(super) stack_bytes: usize,
@@ -66,7 +66,7 @@ impl Shared {
             cpus: (0..cpus).map(|_| cpu()).collect(),
             fresh: AtomicUsize::new(0),
             sleeping: AtomicU64::new(0),
-            alive: AtomicU64::new(0),
+            alive: AtomicUsize::new(0),
             turn: AtomicU32::new(0),
             stack_bytes,
             is_bare,
@@ -123,16 +123,17 @@ impl Shared {
         self.check_cpu(cpu)?.target.get().map_or(Ok(()), Target::preempt)
     }
 
-    /// Counts a thread that is made.
-    ///
-    /// # Errors
-    /// [`LiveError::Stopped`] when there is no CPU any more.
+    /// Asks the calling OS thread, a CPU. A migratable thread may be elsewhere by the time: then that CPU's thread is asked,
+    /// as by any other request.
+    pub(super) fn preempt_self(&self) -> Result<(), LiveError> {
+        let target = self.cpus.first().and_then(|cpu| cpu.target.get());
+        target.map_or(Ok(()), |target| target.here().preempt())
+    }
+
+    /// Counts a thread that is about to be made.
     pub(super) fn thread_begins(&self) -> Result<(), LiveError> {
-        let one_more = |alive| if alive == CLOSING { None } else { Some(alive + 1) };
-        match self.alive.fetch_update(Relaxed, Relaxed, one_more) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(LiveError::Stopped),
-        }
+        let count = |alive| (alive != CLOSING).then_some(alive + 1);
+        self.alive.fetch_update(Relaxed, Relaxed, count).map(drop).map_err(|_| LiveError::Ended)
     }
 
     /// Counts one that has ended.
@@ -142,7 +143,7 @@ impl Shared {
         }
     }
 
-    /// The CPUs stop when there is no thread left.
+    /// CPUs stop when there is no thread left.
     pub(super) fn close(&self) {
         self.alive.fetch_or(CLOSING, Release);
         self.wake_all();
@@ -155,7 +156,7 @@ impl Shared {
     }
 
     /// How many threads have not ended.
-    pub(super) fn alive(&self) -> u64 {
+    pub(super) fn alive(&self) -> usize {
         self.alive.load(Acquire) & !CLOSING
     }
 

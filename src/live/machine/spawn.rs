@@ -60,7 +60,7 @@ impl Spawn {
         Ok(Self { cpu: Some(cpu), ..self })
     }
 
-    /// Gives the thread a stack of that many bytes, in whole pages, with a guard page below.
+    /// Gives the thread a stack of that many bytes, in whole pages and at least one, with a guard page below.
     #[must_use]
     pub fn stack_bytes(self, stack_bytes: usize) -> Self {
         Self { stack_bytes, ..self }
@@ -79,8 +79,7 @@ impl Spawn {
     /// Makes a thread that runs `f`. Until it has started any CPU may take it; then it stays there.
     ///
     /// # Errors
-    /// [`LiveError::Mappings`] when there is no memory for its stack, [`LiveError::Stack`] when that is too small or too
-    /// large, [`LiveError::Stopped`] when the machine has stopped.
+    /// [`LiveError::Mappings`] when there is no memory for its stack; [`LiveError::Ended`] when the machine has ended.
     pub fn spawn<F, T>(self, f: F) -> Result<JoinHandle<T>, LiveError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -136,8 +135,7 @@ impl Spawn {
             // SAFETY: (a) whoever made `self` answers for it.
             unsafe { fiber.promise_default_control_words() };
         }
-        self.shared.thread_begins()?;
-        let thread = self.add(fiber, Body::User(Cell::new(Some(start))), may_migrate, Some(stack));
+        let thread = self.add(fiber, Body::User(Cell::new(Some(start))), may_migrate, Some(stack))?;
         Ok(JoinHandle { packet, thread })
     }
 
@@ -145,7 +143,7 @@ impl Spawn {
     /// Each step may use the registers: their owner is saved first. It must not wait for green threads.
     ///
     /// # Errors
-    /// [`LiveError::Stopped`] when the machine has stopped.
+    /// [`LiveError::Registers`]; [`LiveError::Ended`] when the machine has ended.
     pub fn spawn_kernel<F>(self, step: F) -> Result<JoinHandle<()>, LiveError>
     where
         F: FnMut() -> Step + Send + 'static,
@@ -157,7 +155,7 @@ impl Spawn {
     /// aborts the process.
     ///
     /// # Errors
-    /// [`LiveError::Stopped`], and with the bare gate [`LiveError::NotFpuFree`] if the step's code does not pass the
+    /// As [`spawn_kernel`](Self::spawn_kernel), and with the bare gate [`LiveError::NotFpuFree`] if the step's code does not pass the
     /// audit.
     pub fn spawn_kernel_fpu_free<F>(self, step: F) -> Result<JoinHandle<()>, LiveError>
     where
@@ -175,17 +173,26 @@ impl Spawn {
     {
         let packet = Packet::new();
         let fiber = Fiber::of_kernel()?;
-        self.shared.thread_begins()?;
         let steps = Box::new(Steps { step, packet: Arc::clone(&packet), panic: None });
         let argument = Box::into_raw(steps).cast();
         let body = Body::Kernel { step: call, argument, is_fpu_free, end: end_steps::<F> };
-        let thread = self.add(fiber, body, false, None);
+        let thread = self.add(fiber, body, false, None).inspect_err(|_| {
+            // SAFETY: just made, and no thread has it.
+            drop(unsafe { Box::from_raw(argument.cast::<Steps<F>>()) });
+        })?;
         Ok(JoinHandle { packet, thread })
     }
 
-    fn add(self, mut fiber: Fiber, body: Body, may_migrate: bool, stack: Option<DefaultStack>) -> Thread {
+    fn add(
+        self,
+        mut fiber: Fiber,
+        body: Body,
+        may_migrate: bool,
+        stack: Option<DefaultStack>,
+    ) -> Result<Thread, LiveError> {
         fiber.is_of_machine = true;
         let Self { shared, name, cpu, .. } = self;
+        shared.thread_begins()?;
         let home = cpu.unwrap_or_else(|| shared.next_cpu());
         let inner = Inner::new(fiber, body, name, home, may_migrate, Arc::clone(&shared), stack);
         let inner = Arc::new(inner);
@@ -199,15 +206,18 @@ impl Spawn {
             }
             None => shared.add_fresh(scheduled, home),
         }
-        Thread { inner }
+        Ok(Thread { inner })
     }
 }
 
+/// The addresses of user space, without five-level paging.
+const MOST_STACK_BYTES: usize = 1 << 47;
+
 /// A stack with a guard page.
 fn new_stack(bytes: usize) -> Result<DefaultStack, LiveError> {
-    // More than any system has, and less than overflows.
-    if bytes > isize::MAX as usize {
-        return Err(LiveError::Stack { found_bytes: bytes, needed_bytes: 0 });
+    // More than any system has, and less than what overflows in there.
+    if bytes > MOST_STACK_BYTES {
+        return Err(LiveError::StackTooLarge { bytes, most_bytes: MOST_STACK_BYTES });
     }
     DefaultStack::new(bytes).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOMEM) => LiveError::Mappings { limit: system::max_map_count() },

@@ -42,6 +42,8 @@ pub(super) struct Inner {
     pub(super) fiber: UnsafeCell<Fiber>,
     link: AtomicPtr<Inner>,
     pub(super) token: Token,
+    /// Of a wait for another thread's end: apart, so that neither wait takes the other's notification.
+    pub(super) join_token: Token,
     pub(super) request: RequestWord,
     /// The CPU whose kernel is to run it.
     pub(super) home: AtomicU32,
@@ -80,6 +82,7 @@ impl Inner {
             fiber: UnsafeCell::new(fiber),
             link: AtomicPtr::default(),
             token: Token::new(),
+            join_token: Token::new(),
             request: RequestWord::new(),
             home: AtomicU32::new(home.0),
             may_migrate,
@@ -87,6 +90,18 @@ impl Inner {
             name,
             shared,
             stack: Cell::new(stack),
+        }
+    }
+}
+
+impl Inner {
+    /// The scheduler moves the thread from one CPU to another, unless it was told meanwhile where to go. Returns where it
+    /// belongs.
+    #[inline]
+    pub(super) fn move_home(&self, from: u32, to: u32) -> u32 {
+        match self.home.compare_exchange(from, to, Relaxed, Relaxed) {
+            Ok(_) => to,
+            Err(told) => told,
         }
     }
 }
@@ -111,7 +126,16 @@ impl Thread {
 
     /// Wakes the thread if it [parks](park); otherwise its next park returns at once.
     pub fn unpark(&self) {
-        if self.inner.token.unpark() == Unpark::MustWake {
+        self.notify(&self.inner.token);
+    }
+
+    /// Wakes the thread if it [waits for a thread's end](wait_for_end): what that was is over.
+    pub(super) fn end_wait(&self) {
+        self.notify(&self.inner.join_token);
+    }
+
+    fn notify(&self, token: &Token) {
+        if token.unpark() == Unpark::MustWake {
             let home = CpuId(self.inner.home.load(Relaxed));
             // SAFETY: `MustWake`: the thread is ours, in no list, and alive while it waits.
             unsafe { self.inner.shared.hand_over(NonNull::from(&*self.inner), home) };
@@ -220,9 +244,7 @@ pub fn syscall(call: Call) {
 pub fn preempt_self() -> Result<(), NotPreemptible> {
     preempt::check_preemptible()?;
     let inner = calling().ok_or(NotPreemptible::NoFiber)?;
-    // A migratable thread may be elsewhere by then: that CPU's thread is preempted instead, as by any other request.
-    let cpu = CpuId(inner.home.load(Relaxed));
-    let sent = inner.shared.preempt(cpu);
+    let sent = inner.shared.preempt_self();
     debug_assert!(sent.is_ok(), "{sent:?}");
     Ok(())
 }
@@ -236,6 +258,17 @@ pub fn park() {
     if !calling_or_panic().token.take() {
         // SAFETY: (a) as for `yield_now`.
         unsafe { gate::enter_by_call(call::PARK, 0) };
+    }
+}
+
+/// Waits for the one [`end_wait`](Thread::end_wait) that belongs to this call.
+///
+/// # Panics
+/// As [`yield_now`].
+pub(super) fn wait_for_end() {
+    if !calling_or_panic().join_token.take() {
+        // SAFETY: (a) as for `yield_now`.
+        unsafe { gate::enter_by_call(call::JOIN, 0) };
     }
 }
 
