@@ -23,6 +23,7 @@ pub use config::{Config, Gate};
 pub use counters::{Counters, Counts};
 pub use cpu::{Cpu, Entered, Flush, kernel_path};
 pub use error::LiveError;
+pub use fault::report_faults;
 pub use fiber::Fiber;
 pub use fpregs::Fpregs;
 pub use gate::enter_from_asm;
