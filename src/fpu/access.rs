@@ -101,6 +101,9 @@ pub(super) fn has_state<R: RegisterFile>(cpu: &PreemptOff<'_, R>, task: &Fpstate
 }
 
 /// Loads the image, whatever the registers hold, unless they are the only copy of the task's state.
+///
+/// A function of its own, so that a return that loads nothing is short enough to be inlined.
+#[inline(never)]
 fn load<R: RegisterFile>(cpu: &mut PreemptOff<'_, R>, task: &mut Fpstate<R::Image>) -> Result<Load, Before> {
     if !has_state(cpu, task) {
         return Ok(Load::NotUser);

@@ -200,6 +200,8 @@ impl<P: Policy> Cpu<P> {
         // SAFETY: by (b).
         let Fiber { fpstate, is_promised, .. } = unsafe { &mut *fiber };
         self.regs.set_promised(*is_promised);
+        // SAFETY: the gate lives as long as this. `Context` is what a fiber begins with.
+        unsafe { (*self.gate).context = fiber.cast() };
         loop {
             let mut section = PreemptOff::begin(&mut self.slot, &mut self.regs);
             match fpu::switch_in(&mut section, &self.policy, fpstate) {
@@ -241,16 +243,16 @@ impl<P: Policy> Cpu<P> {
             match fpu::return_to_user(&mut section, &self.policy, fpstate) {
                 // Nothing here traps.
                 Ok(Load::TrapArmed) => impossible(),
+                // Nothing was claimed, so that the holder is the same.
+                Ok(Load::AlreadyLive) => break,
                 Ok(load) => {
                     self.counters.load(load);
+                    self.hold(fiber);
                     break;
                 }
                 Err(before) => self.first(before),
             }
         }
-        self.hold(fiber);
-        // SAFETY: the gate lives as long as this. `Context` is what a fiber begins with.
-        unsafe { (*self.gate).context = fiber.cast() };
         // SAFETY: (a) by ours. (b) The fiber's stack is such a one. (c) I1, by the return just made.
         let (call, argument) = unsafe { Gate::exit(value) };
         self.counters.entries.up();
