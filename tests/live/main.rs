@@ -1,5 +1,6 @@
 //! Green threads on the real registers.
 
+#[path = "../support/live_steps.rs"]
 mod steps;
 
 use fpuswitch::{
