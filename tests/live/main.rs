@@ -4,6 +4,7 @@ mod child;
 mod faults;
 mod parking;
 mod pkru;
+#[path = "../support/live_steps.rs"]
 mod steps;
 mod support;
 mod threads;
