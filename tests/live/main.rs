@@ -1,8 +1,15 @@
 //! Green threads on the real registers.
 
 mod child;
+mod control_words;
+mod errors;
 mod faults;
+mod kernel_threads;
 mod parking;
+mod placement;
+mod preemption;
+mod scale;
+mod signals;
 mod steps;
 mod support;
 mod threads;
@@ -41,7 +48,7 @@ fn hardware_threads_keep_their_registers() {
         }
         assert!(gate == Gate::Auto || matches!(machine.gate(), GateReport::ParkedAsked));
         let counts = machine.shutdown();
-        assert!(counts.preemptions > 0 && counts.saves > 16_000, "{counts:?}");
+        assert!(counts.preemptions > 0 && counts.saves > 2_000, "{counts:?}");
     }
     println!("HARDWARE live-registers: ran");
 }

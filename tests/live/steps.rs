@@ -19,6 +19,14 @@ pub(crate) struct Pattern {
     ranges: Vec<[usize; 2]>,
 }
 
+/// Where x87 and SSE code is told how to round and which exceptions to raise, and the x87 status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ControlWords {
+    pub(crate) fcw: u16,
+    pub(crate) fsw: u16,
+    pub(crate) mxcsr: u32,
+}
+
 /// What the asm below works on.
 #[repr(C)]
 struct Operand {
@@ -78,6 +86,24 @@ impl Pattern {
         };
         // SAFETY: the operand is complete; calls 0 and 1 are `Call`'s.
         unsafe { fill_call_compare(&self.operand(call, 0)) == 0 }
+    }
+
+    /// The same, and waits for a notification meanwhile: the call that `park` makes.
+    pub(crate) fn survives_park(&mut self) -> bool {
+        // SAFETY: the operand is complete; whoever wakes the thread does it as for `park`.
+        unsafe { fill_call_compare(&self.operand(2, 0)) == 0 }
+    }
+
+    /// Other control words, and x87 status.
+    pub(crate) fn with_control(mut self, words: ControlWords) -> Self {
+        let bytes = self.bytes.as_mut();
+        bytes[..2].copy_from_slice(&words.fcw.to_le_bytes());
+        bytes[2..4].copy_from_slice(&words.fsw.to_le_bytes());
+        bytes[24..28].copy_from_slice(&words.mxcsr.to_le_bytes());
+        if self.layout.has_xsave() {
+            bytes[512] |= 3;
+        }
+        self
     }
 
     /// Fills the registers, counts down `turns`, and compares. With preemption on, other threads may run meanwhile.
