@@ -6,7 +6,7 @@ use core::time::Duration;
 pub(super) const MOST_CPUS: u32 = 64;
 
 /// Linux, include/uapi/asm-generic/signal.h.
-const SIGURG: i32 = 23;
+pub(super) const SIGURG: i32 = 23;
 
 /// How the kernel finds the registers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

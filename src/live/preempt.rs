@@ -45,6 +45,9 @@ static MARK: u8 = 0;
 pub struct Signal(c_int);
 
 impl Signal {
+    /// The number that a machine takes if nobody says otherwise: SIGURG.
+    pub const DEFAULT: c_int = super::config::SIGURG;
+
     /// Installs the handler for a signal, once for the process. The handler that was there gets those that are not ours.
     ///
     /// # Errors

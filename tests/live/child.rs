@@ -10,6 +10,9 @@ use std::{hint::black_box, ptr, time::Duration};
 fn story() {
     match std::env::var(STORY).expect("which story").as_str() {
         "idle" => idle(),
+        "mappings" => crate::scale::mappings(),
+        "thirty-thousand" => assert_eq!(crate::scale::fill(30_000), None),
+        "last-signal" => crate::signals::last_signal(),
         "overflow" => run("deep", 64, || {
             black_box(recurse(black_box(u64::MAX)));
         }),

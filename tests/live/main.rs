@@ -1,9 +1,16 @@
 //! Green threads on the real registers.
 
 mod child;
+mod control_words;
+mod errors;
 mod faults;
+mod kernel_threads;
 mod parking;
 mod pkru;
+mod placement;
+mod preemption;
+mod scale;
+mod signals;
 #[path = "../support/live_steps.rs"]
 mod steps;
 mod support;
@@ -43,7 +50,7 @@ fn hardware_threads_keep_their_registers() {
         }
         assert!(gate == Gate::Auto || matches!(machine.gate(), GateReport::ParkedAsked));
         let counts = machine.shutdown();
-        assert!(counts.preemptions > 0 && counts.saves > 16_000, "{counts:?}");
+        assert!(counts.preemptions > 0 && counts.saves > 2_000, "{counts:?}");
     }
     println!("HARDWARE live-registers: ran");
 }

@@ -103,7 +103,7 @@ fn thousands_of_threads_run() {
     for thread in threads {
         thread.join().expect("no panic");
     }
-    assert_eq!(count.load(SeqCst), (0..3_000).sum());
+    assert_eq!(count.load(SeqCst), (0..3_000).sum::<usize>());
 }
 
 #[test]

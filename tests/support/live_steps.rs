@@ -28,6 +28,14 @@ pub(crate) struct Pattern {
     ranges: Vec<[usize; 2]>,
 }
 
+/// Where x87 and SSE code is told how to round and which exceptions to raise, and the x87 status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ControlWords {
+    pub(crate) fcw: u16,
+    pub(crate) fsw: u16,
+    pub(crate) mxcsr: u32,
+}
+
 /// What the asm below works on.
 #[repr(C)]
 struct Operand {
@@ -141,6 +149,24 @@ impl Pattern {
         };
         // SAFETY: the operand is complete; calls 0 and 1 are `Call`'s.
         unsafe { fill_call_compare(&Operand { call, turns, ..self.operand() }) == 0 }
+    }
+
+    /// Fills the registers, waits for a notification by the call that `park` makes, and compares.
+    pub(crate) fn survives_park(&mut self) -> bool {
+        // SAFETY: the operand is complete; whoever wakes the thread does it as for `park`.
+        unsafe { fill_call_compare(&Operand { call: 2, ..self.operand() }) == 0 }
+    }
+
+    /// Other control words, and x87 status.
+    pub(crate) fn with_control(mut self, words: ControlWords) -> Self {
+        let bytes = self.bytes.as_mut();
+        bytes[..2].copy_from_slice(&words.fcw.to_le_bytes());
+        bytes[2..4].copy_from_slice(&words.fsw.to_le_bytes());
+        bytes[24..28].copy_from_slice(&words.mxcsr.to_le_bytes());
+        if self.layout.has_xsave() {
+            bytes[512] |= 3;
+        }
+        self
     }
 
     /// The same with signals to this OS thread, each of which preempts the thread if it may be preempted.
