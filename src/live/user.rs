@@ -144,8 +144,8 @@ impl Entered {
 /// # Safety
 /// (a) Nothing in `region` depends on what other fibers of the same OS thread may change or hold at any moment: it
 /// allocates nothing, holds no lock that they take, uses no thread-local that they use, nor code that does (`malloc`,
-/// `println!`, most of the C library), but for sections of [`preempt_off`]. (b) No panic unwinds out of an inner frame
-/// while ... a destructor of it calls the kernel.
+/// `println!`, most of the C library), but for sections of [`preempt_off`]. (b) No
+/// destructor that runs while a panic unwinds out of `region` calls the kernel.
 #[inline]
 pub unsafe fn preemptible<T>(region: impl FnOnce() -> T) -> T {
     let fiber = current_or_panic();

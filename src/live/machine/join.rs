@@ -30,7 +30,9 @@ impl<T> Packet<T> {
         let before = preempt_off(|| core::mem::replace(&mut *self.state.lock(), State::Ended(result)));
         match before {
             State::Green(thread) => thread.end_wait(),
-            State::Os(ended) => preempt_off(|| drop(ended.notify_one())),
+            State::Os(ended) => {
+                preempt_off(|| ended.notify_one());
+            }
             State::Running | State::Ended(_) => {}
         }
     }
