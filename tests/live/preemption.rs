@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "regions that may be preempted, and system calls")]
 
 use crate::{
-    steps::Pattern,
+    steps::{Pattern, red_zone_after},
     support::{POLICIES, start},
 };
 use fpuswitch::{
@@ -232,6 +232,25 @@ fn hardware_code_of_others_is_preempted() {
     }
     assert!(machine.shutdown().preemptions > 0);
     println!("HARDWARE live-others-code: ran");
+}
+
+#[test]
+fn hardware_the_red_zone_is_left_alone() {
+    let tick = Some(Duration::from_micros(100));
+    let machine = start("owner-slot", Config { cpus: 1, tick, ..Config::default() }).expect("a machine");
+    let run = |word: u64| {
+        for _ in 0..40 {
+            // SAFETY: the region is asm that touches its own red zone.
+            let differ = unsafe { preemptible(|| red_zone_after(word, 200_000)) };
+            assert_eq!(differ, 0);
+        }
+    };
+    let threads: Vec<_> = (1..=2).map(|word| machine.spawn(move || run(word)).expect("a thread")).collect();
+    for thread in threads {
+        thread.join().expect("the same words");
+    }
+    assert!(machine.shutdown().preemptions > 0);
+    println!("HARDWARE live-red-zone: ran");
 }
 
 /// Adds up on the x87 stack, with all of it in use: 6 constants, a step of `step`, and the sum.

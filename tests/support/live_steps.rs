@@ -363,3 +363,31 @@ unsafe extern "sysv64" fn fill_yield_compare(operand: *const Operand) -> u64 {
     }
     fill_and_compare!("call {yield_now}"; yield_now = sym like_a_function)
 }
+
+/// Counts down `turns` with the red zone full of `word`, and returns how many of its 16 words are another afterwards.
+///
+/// # Safety
+/// (a) None.
+#[unsafe(naked)]
+pub(crate) unsafe extern "sysv64" fn red_zone_after(word: u64, turns: u64) -> u64 {
+    naked_asm!(
+        "mov rcx, -128",
+        "2:",
+        "mov [rsp + rcx], rdi",
+        "add rcx, 8",
+        "jnz 2b",
+        "3:",
+        "dec rsi",
+        "jnz 3b",
+        "xor eax, eax",
+        "mov rcx, -128",
+        "4:",
+        "cmp [rsp + rcx], rdi",
+        "je 5f",
+        "inc eax",
+        "5:",
+        "add rcx, 8",
+        "jnz 4b",
+        "ret",
+    )
+}

@@ -9,22 +9,20 @@ use std::thread as os;
 /// The result of a thread, and who waits for it.
 pub(super) struct Packet<T> {
     state: Mutex<State<T>>,
-    /// An OS thread of another kind waits here.
-    ended: Condvar,
 }
 
 enum State<T> {
     Running,
     /// A green thread waits.
     Green(Thread),
-    /// An OS thread of another kind waits.
-    Os,
+    /// An OS thread of another kind waits there.
+    Os(Arc<Condvar>),
     Ended(os::Result<T>),
 }
 
 impl<T> Packet<T> {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::Running), ended: Condvar::new() })
+        Arc::new(Self { state: Mutex::new(State::Running) })
     }
 
     /// The thread has ended.
@@ -32,9 +30,9 @@ impl<T> Packet<T> {
         let before = preempt_off(|| core::mem::replace(&mut *self.state.lock(), State::Ended(result)));
         match before {
             State::Green(thread) => thread.end_wait(),
-            State::Os => preempt_off(|| {
-                self.ended.notify_one();
-            }),
+            State::Os(ended) => {
+                preempt_off(|| ended.notify_one());
+            }
             State::Running | State::Ended(_) => {}
         }
     }
@@ -52,11 +50,12 @@ impl<T> Packet<T> {
 
     /// The result, for which this OS thread sleeps.
     fn sleep(&self) -> os::Result<T> {
+        let ended = Arc::new(Condvar::new());
         let mut state = self.state.lock();
         loop {
-            match core::mem::replace(&mut *state, State::Os) {
+            match core::mem::replace(&mut *state, State::Os(Arc::clone(&ended))) {
                 State::Ended(result) => return result,
-                _ => self.ended.wait(&mut state),
+                _ => ended.wait(&mut state),
             }
         }
     }
