@@ -2,7 +2,7 @@
 //!
 //! Every function here is kernel code between two gates. What a scheduler calls at a switch is words and pointers only,
 //! so that the audit ([`audit`](super::audit)) can show that no FPU instruction is among them; whatever else has to be
-//! done goes through [`Cpu::kernel_fpu`].
+//! done goes between [`Cpu::kernel_fpu_begin`] and [`Cpu::kernel_fpu_end`].
 
 use super::{
     GateMode, LiveError,
@@ -12,11 +12,11 @@ use super::{
     form::Form,
     fpregs::Fpregs,
     gate::{self, Gate},
-    image, instructions, system,
+    image, instructions, system, user,
 };
 use crate::{
     CpuId, EntryKind, KernelContext,
-    fpu::{self, Before, OwnerSlot, Policy, PreemptOff},
+    fpu::{self, Before, Load, OwnerSlot, Policy, PreemptOff, Save},
     xstate::AlignedBytes,
 };
 use alloc::{boxed::Box, sync::Arc};
@@ -25,8 +25,11 @@ use core::{
     sync::atomic::Ordering::Relaxed,
 };
 
-/// The newest copy of a fiber's state is in the registers of another CPU, which has to save it first
-/// ([`Cpu::flush`]).
+/// The newest copy of a fiber's state is in the registers of another CPU, or was when that CPU had the fiber last. It has
+/// to [flush](Cpu::flush) the fiber first: the caller hands it over, gets it back, and tries again.
+///
+/// It does not come up for fibers that are flushed by the CPU that ran them, before any other has them; nor under
+/// policies that save at the switch, which are all but [`LazySave`](crate::fpu::policy::LazySave).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Flush {
@@ -37,20 +40,35 @@ pub struct Flush {
 /// Why a fiber is in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entered {
-    /// What was asked for ([`syscall`](super::syscall)), or that nothing was ([`PREEMPTED`](Self::PREEMPTED)).
+    /// What was asked for, the 32 bits that [`enter`](super::enter) was given; or [`PREEMPTED`](Self::PREEMPTED), which
+    /// is none of them.
     pub call: u64,
-    /// The call's argument.
+    /// The call's argument; of no meaning if there was no call.
     pub argument: u64,
 }
 
 impl Entered {
-    /// A signal stopped the fiber: it asked for nothing.
+    /// The fiber asked for nothing: a signal stopped it, or somebody [wanted](Cpu::is_resched_needed) it to give up the
+    /// CPU where a section of [`preempt_off`](super::preempt_off) ended.
     pub const PREEMPTED: u64 = gate::call::PREEMPTED;
+
+    /// Whether the call is [`PREEMPTED`](Self::PREEMPTED). The value that the fiber is run with next is dropped.
+    #[inline]
+    pub fn is_preemption(self) -> bool {
+        self.call == Self::PREEMPTED
+    }
 }
 
 /// One CPU of a runtime: the registers of the OS thread that made it.
 ///
-/// Neither `Send` nor `Sync`: it is of use on that OS thread only, whose GS points to its gate.
+/// A kernel calls, for each slice of a fiber, [`switch_in`](Self::switch_in), [`run`](Self::run) once or more often, if the fiber
+/// is to end [`exit`](Self::exit), and [`switch_out`](Self::switch_out). Besides there are doors
+/// ([`kernel_fpu_begin`](Self::kernel_fpu_begin)) and, for another CPU's sake, [`flush`](Self::flush). None of these allocates, locks,
+/// panics or unwinds; what the protocol rules out aborts the process. `examples/runtime.rs` is a runtime in one page.
+///
+/// Neither `Send` nor `Sync`: it is of use on that OS thread only, whose GS points to its gate. Dropped, it is a CPU no
+/// longer, and GS is what it was; fibers whose only copy was in its registers are lost, so [`flush`](Self::flush) those
+/// before which are to go on elsewhere.
 #[derive(Debug)]
 pub struct Cpu<P> {
     slot: OwnerSlot,
@@ -68,15 +86,23 @@ pub struct Cpu<P> {
 impl<P: Policy> Cpu<P> {
     /// Makes the calling OS thread a CPU: its registers are the fpregs from here on, and are nobody's.
     ///
+    /// From here on [`is_fiber`](super::is_fiber) and signals of [`preempt`](super::preempt) know it. For those, the
+    /// OS thread should have a [`SignalStack`](super::preempt::SignalStack).
+    ///
     /// # Errors
-    /// [`LiveError::Policy`] for a policy under which user code runs behind a first-use trap; [`LiveError::Registers`];
-    /// [`LiveError::System`].
+    /// [`LiveError::AlreadyCpu`] on an OS thread that is one; [`LiveError::Policy`] for a policy under which user code
+    /// runs behind a first-use trap; [`LiveError::Registers`], [`LiveError::Tiles`]; [`LiveError::System`] if the system
+    /// lets GS not be set.
     ///
     /// # Safety
-    /// (a) The thread is no CPU yet, and uses GS for nothing else. (b) With [`GateMode::Bare`], the proof is of all code
-    /// that runs between two calls of [`run`](Self::run), but for what is between
-    /// [`kernel_fpu_begin`](Self::kernel_fpu_begin) and its end.
+    /// (a) The OS thread uses GS for nothing else as long as the CPU is there. (b) With [`GateMode::Bare`], the proof is
+    /// of all code that runs between one call of [`run`](Self::run) and the next, at the address that it is called by, but
+    /// for what is between [`kernel_fpu_begin`](Self::kernel_fpu_begin) and its end. (c) No other CPU with this `id`, living
+    /// or gone, has run or will run a fiber that this one runs.
     pub unsafe fn new(id: CpuId, policy: P, mode: GateMode) -> Result<Self, LiveError> {
+        if user::is_cpu() {
+            return Err(LiveError::AlreadyCpu);
+        }
         if policy.form().lets_foreign_registers_into_user_mode() {
             return Err(LiveError::Policy { name: policy.name() });
         }
@@ -97,6 +123,7 @@ impl<P: Policy> Cpu<P> {
             // SAFETY: made above, and GS does not point to it.
             drop(unsafe { Box::from_raw(gate) });
         })?;
+        user::set_is_cpu(true);
         Ok(Self {
             slot: OwnerSlot::new(id),
             regs: Fpregs { gate, form },
@@ -152,14 +179,17 @@ impl<P: Policy> Cpu<P> {
         }
     }
 
-    /// A fiber becomes current.
+    /// A fiber becomes current. No other is: the one before was switched out.
     ///
     /// # Errors
     /// [`Flush`], and nothing has happened.
     ///
     /// # Safety
-    /// (a) This is the kernel of this CPU's OS thread. (b) The fiber is alive and in the kernel, current on no CPU, and
-    /// nobody else touches it until it is switched out.
+    /// (a) This is the kernel of this CPU: its OS thread, and no user code. (b) The fiber is current on no CPU, and the
+    /// caller alone has it, until it is switched out: whoever had it before handed it over, with a release that the caller
+    /// has acquired. (c) From here on it stays alive and where it is, until it is either switched out behind
+    /// [`exit`](Self::exit), or [flushed](Self::flush) and not switched in again: the CPU keeps its address while it has
+    /// its only copy.
     #[inline]
     pub unsafe fn switch_in(&mut self, fiber: *mut Fiber) -> Result<(), Flush> {
         // SAFETY: by (b). The fpstate is not looked at before this: while another CPU holds the state it belongs to that.
@@ -176,6 +206,7 @@ impl<P: Policy> Cpu<P> {
                 Ok(load) => {
                     self.counters.load(load);
                     self.hold(fiber);
+                    self.counters.switches.up();
                     return Ok(());
                 }
                 Err(before) => self.first(before),
@@ -192,11 +223,15 @@ impl<P: Policy> Cpu<P> {
         }
     }
 
-    /// Returns to the user code of the current fiber, to which its call gives `value`, until it enters the kernel again.
+    /// Returns to the user code of the current fiber, until it enters the kernel again. `value` is what its last call
+    /// gives it; a fiber that begins, or was preempted, drops it.
+    ///
+    /// Aborts the process if the policy, against its [form](Policy::form), arms the first-use trap.
     ///
     /// # Safety
-    /// (a) As for [`switch_in`](Self::switch_in). (b) The fiber is the one that was switched in last, and its stack is as
-    /// its user code left it.
+    /// (a) As (a) for [`switch_in`](Self::switch_in). (b) The fiber is current: it was switched in last, was not switched
+    /// out since, nor did it [exit](Self::exit). (c) Its user code may go on on this OS thread, see
+    /// [`Fiber`](Fiber#on-which-os-thread), and with `value`.
     #[inline]
     pub unsafe fn run(&mut self, fiber: *mut Fiber, value: u64) -> Entered {
         loop {
@@ -204,6 +239,8 @@ impl<P: Policy> Cpu<P> {
             let fpstate = unsafe { &mut (*fiber).fpstate };
             let mut section = PreemptOff::begin(&mut self.slot, &mut self.regs);
             match fpu::return_to_user(&mut section, &self.policy, fpstate) {
+                // Nothing here traps.
+                Ok(Load::TrapArmed) => impossible(),
                 Ok(load) => {
                     self.counters.load(load);
                     break;
@@ -236,10 +273,10 @@ impl<P: Policy> Cpu<P> {
         Entered { call: call & !gate::call::KEEP, argument }
     }
 
-    /// The current fiber, in the kernel, is switched out.
+    /// The current fiber, in the kernel, is switched out: nobody is current. From here on others may have it.
     ///
     /// # Safety
-    /// (a) As for [`switch_in`](Self::switch_in). (b) As for [`run`](Self::run).
+    /// (a) As for [`switch_in`](Self::switch_in). (b) The fiber is current.
     #[inline]
     pub unsafe fn switch_out(&mut self, fiber: *mut Fiber) {
         // SAFETY: by (b).
@@ -255,10 +292,14 @@ impl<P: Policy> Cpu<P> {
         unsafe { (*fiber).held_by.store(held_by, Relaxed) };
     }
 
-    /// The current fiber is dead: behind this nobody claims its state, and once it is switched out it may be freed.
+    /// The current fiber is dead, and has no state any more. It is still current: what follows is
+    /// [`switch_out`](Self::switch_out), behind which fiber and stack may be freed.
+    ///
+    /// What its user code has on the stack is not dropped. A fiber that has not begun, or that was stopped anywhere, may
+    /// be ended like that.
     ///
     /// # Safety
-    /// (a) As for [`switch_in`](Self::switch_in). (b) As for [`run`](Self::run).
+    /// (a) As for [`switch_in`](Self::switch_in). (b) The fiber is current.
     #[inline]
     pub unsafe fn exit(&mut self, fiber: *mut Fiber) {
         // SAFETY: by (b).
@@ -269,11 +310,12 @@ impl<P: Policy> Cpu<P> {
         }
     }
 
-    /// Saves a fiber whose newest state is in this CPU's registers, so that another CPU may run it.
+    /// Sees to it that the image has the state of a fiber that this CPU ran last, so that another CPU may run it. Does
+    /// nothing where it has already.
     ///
     /// # Safety
-    /// (a) As for [`switch_in`](Self::switch_in). (b) The fiber is alive, in the kernel and current nowhere, and nobody
-    /// else touches it meanwhile.
+    /// (a) As for [`switch_in`](Self::switch_in). (b) The fiber is alive and current nowhere, and the caller alone has it. (c) It
+    /// has not run on another CPU since it ran on this one.
     #[inline]
     pub unsafe fn flush(&mut self, fiber: *mut Fiber) {
         // SAFETY: by (b).
@@ -289,8 +331,15 @@ impl<P: Policy> Cpu<P> {
     /// Kernel code is about to use the registers, as all Rust code may that was not audited: a *door*. Their owner is
     /// saved if they hold its only copy. `current` is the current fiber, or null.
     ///
+    /// What follows is a call of a function that the audit knows as a [door](KernelPath::door): `#[inline(never)]`, so that none of
+    /// its code moves out in front of this, and `extern "C"`, so that nothing unwinds into the kernel path. Then comes
+    /// [`kernel_fpu_end`](Self::kernel_fpu_end). Doors do not nest.
+    ///
+    /// Aborts the process if the policy keeps the owner's only copy in the registers.
+    ///
     /// # Safety
-    /// (a) As for [`switch_in`](Self::switch_in). (b) `current` is the current fiber.
+    /// (a) As for [`switch_in`](Self::switch_in). (b) `current` is the current fiber, or null if nobody is current. (c) No
+    /// door is open.
     #[inline]
     pub unsafe fn kernel_fpu_begin(&mut self, current: *mut Fiber) {
         loop {
@@ -298,6 +347,8 @@ impl<P: Policy> Cpu<P> {
             let current = unsafe { current.as_mut() }.map(|fiber| &mut fiber.fpstate);
             let mut section = PreemptOff::begin(&mut self.slot, &mut self.regs);
             match fpu::kernel_fpu_begin(&mut section, &self.policy, current, KernelContext::Task) {
+                // The only copy would be lost.
+                Ok(Save::Kept) => impossible(),
                 Ok(save) => {
                     self.counters.save(save);
                     break;
@@ -309,10 +360,10 @@ impl<P: Policy> Cpu<P> {
         self.regs.take_for_kernel();
     }
 
-    /// Kernel code is done with the registers.
+    /// Kernel code is done with the registers: the door is closed.
     ///
     /// # Safety
-    /// (a) and (b) as for [`kernel_fpu_begin`](Self::kernel_fpu_begin).
+    /// (a) As for [`switch_in`](Self::switch_in). (b) A door is open, and `current` is as at its begin.
     #[inline]
     pub unsafe fn kernel_fpu_end(&mut self, current: *mut Fiber) {
         // SAFETY: by (b).
@@ -328,16 +379,22 @@ impl<P: Policy> Cpu<P> {
         }
     }
 
-    /// Whether somebody wants the current fiber to give up the CPU, and could not stop it.
+    /// Whether a signal of [`preempt`](super::preempt) came that could not stop a fiber: it was outside of a region, or the
+    /// kernel ran. A kernel looks at each entry that need not switch, and switches if it is set.
+    ///
+    /// A fiber that could not be stopped inside a section of [`preempt_off`](super::preempt_off) asks itself, where the
+    /// section ends, and enters with [`Entered::PREEMPTED`].
     #[inline]
     pub fn is_resched_needed(&self) -> bool {
         // SAFETY: the gate lives as long as this.
         unsafe { &(*self.gate).need_resched }.load(Relaxed) != 0
     }
 
-    /// Whoever wanted it is heard. No read-modify-write: who wants it in between is answered by this very switch.
+    /// Whoever wanted it is heard: for a kernel that is about to choose who runs next, also behind a preemption. As long
+    /// as it is set, fibers are preempted at each begin of a region.
     #[inline]
     pub fn clear_need_resched(&mut self) {
+        // No read-modify-write: who wants it in between is answered by this very switch.
         // SAFETY: the gate lives as long as this.
         unsafe { &(*self.gate).need_resched }.store(0, Relaxed);
     }
@@ -345,14 +402,48 @@ impl<P: Policy> Cpu<P> {
 
 impl<P> Drop for Cpu<P> {
     fn drop(&mut self) {
+        // First: from here on no signal handler looks at the gate.
+        user::set_is_cpu(false);
         let _ = system::replace_gs(self.previous_gs);
         // SAFETY: made by `new`, and GS points elsewhere by now.
         drop(unsafe { Box::from_raw(self.gate) });
     }
 }
 
-/// The path of a kernel that begins at the function `entry` and uses a [`Cpu`]: what that calls is known. Doors of its own
-/// are the caller's to add.
+/// The path of a kernel that begins at the function `entry` and uses a [`Cpu`]: what that calls is known. Doors of its own,
+/// and functions that never return, are the caller's to add.
+///
+/// `entry` is the function that has every call of [`Cpu::run`] in it or in what it calls. What is audited is its code at
+/// this address; a compiler may make a copy of it for a call that it sees through. So it is `#[inline(never)]`, and called
+/// through a pointer that went through [`black_box`](core::hint::black_box).
+///
+/// # Examples
+/// ```
+/// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+/// use fpuswitch::live::{GateMode, audit::assert_fpu_free, kernel_path};
+///
+/// # #[inline(never)]
+/// extern "C" fn kernel(runnable: u64) -> u64 {
+///     if runnable == 0 { steal() } else { runnable.trailing_zeros().into() }
+/// }
+///
+/// # #[inline(never)]
+/// extern "C" fn steal() -> u64 {
+///     (0.5 + f64::from(std::process::id())) as u64
+/// }
+///
+/// let path = kernel_path(kernel as *const ()).door(steal as *const ());
+/// let mode = match assert_fpu_free(&path) {
+///     Ok(proof) => GateMode::Bare(proof),
+///     Err(reason) => {
+///         println!("parked, because of {reason}");
+///         GateMode::Parked
+///     }
+/// };
+/// # assert!(matches!(mode, GateMode::Bare(_)));
+/// # let _: fn(u64) -> u64 = |runnable| kernel(runnable);
+/// # }
+/// ```
 pub fn kernel_path(entry: *const ()) -> KernelPath {
     KernelPath::new(entry)
         .site(gate::exit_stub as *const ())

@@ -36,6 +36,9 @@ pub enum LiveError {
         /// How many there can be.
         most: u32,
     },
+    /// The calling OS thread is a CPU: each is one at most.
+    #[error("this OS thread is a CPU already: drop that first, or use another OS thread")]
+    AlreadyCpu,
     /// A stack that is too small.
     #[error("a stack of {found_bytes} bytes is too small: at least {needed_bytes} are needed")]
     Stack {

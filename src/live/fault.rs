@@ -17,11 +17,17 @@ static BUS: Chain = Chain::new();
 /// Linux, include/uapi/asm-generic/siginfo.h.
 const SEGV_PKUERR: c_int = 4;
 
-/// Installs the handlers, once for the process.
+/// Has faults of green threads reported, once for the process: who it was, and what happened. [`Machine::start`] does it.
+///
+/// Handlers of SIGSEGV and SIGBUS write a line to the standard error output, which tells a stack that overflowed, memory whose
+/// protection key PKRU denies, and other faults apart. Then the fault goes to whoever had the signal before; by default,
+/// the process ends. A stack that overflowed needs a [`SignalStack`](super::preempt::SignalStack) to be heard of.
 ///
 /// # Errors
 /// [`LiveError::Signal`].
-pub(super) fn install() -> Result<(), LiveError> {
+///
+/// [`Machine::start`]: super::Machine::start
+pub fn report_faults() -> Result<(), LiveError> {
     for (chain, signal) in [(&SEGV, libc::SIGSEGV), (&BUS, libc::SIGBUS)] {
         // SAFETY: (a) the handler formats into bytes on its stack, and writes them with write(2).
         unsafe { chain.install(signal, on_fault, 0) }.map_err(|error| LiveError::Signal { signal, error })?;

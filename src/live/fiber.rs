@@ -18,7 +18,21 @@ use core::{
 
 /// A context that a [`Cpu`](super::Cpu) runs: user code on a stack of its own, with FPU state of its own.
 ///
-/// The stack is the caller's, and has to outlive the fiber.
+/// The stack is the caller's, and has to outlive the fiber. A runtime puts the fiber into what it knows of a task, at a
+/// place where it stays, and hands out pointers to it.
+///
+/// # How it ends
+/// Its entry function calls the kernel with a call that the two of them agreed on, and the kernel answers with
+/// [`exit`](super::Cpu::exit) and [`switch_out`](super::Cpu::switch_out) instead of [`run`](super::Cpu::run). Before that, the entry
+/// function has dropped all that it owns. A panic has to be caught inside of it: as an `extern "C"` function, it aborts the
+/// process otherwise.
+///
+/// # On which OS thread
+/// A kernel that lets another CPU go on with a fiber changes the OS thread under it, in the middle of a call, or of a
+/// region where it is [preempted](super::preemptible), at any instruction. That is sound for user code which has nothing
+/// there that depends on the OS thread: no reference to a thread-local, no lock that the thread which took it has to release
+/// (`std::sync::Mutex` is one), no value that is not `Send`. The compiler may keep the address of a thread-local across a
+/// call to the kernel. Who cannot promise that keeps each fiber on the CPU that ran it first.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Fiber {
@@ -46,15 +60,20 @@ pub(super) const NOBODY: u32 = u32::MAX;
 const MIN_STACK_BYTES: usize = 1024;
 
 impl Fiber {
-    /// A fiber that begins with `entry(argument)` on the stack from `limit` up to `base`, with registers in the initial
-    /// configuration, and PKRU as the calling thread has it.
+    /// A fiber that begins with `entry(argument)` on the stack from the address `base` down to `limit`, with registers in the
+    /// initial configuration, and PKRU as the calling thread has it.
+    ///
+    /// `limit` is the lowest byte that can be written: above the guard page, which the `limit()` of a `corosensei` stack is
+    /// below. `base` is rounded down to a multiple of 16 (System V ABI, section 3.2.2 "The Stack Frame").
     ///
     /// # Errors
-    /// [`LiveError::Registers`]; [`LiveError::Stack`] for a stack of less than a kilobyte.
+    /// [`LiveError::Registers`], [`LiveError::Tiles`]; [`LiveError::Stack`] for a stack of less than a kilobyte. That is
+    /// little: a preemption alone takes 344 bytes.
     ///
     /// # Safety
-    /// (a) The stack is nobody else's as long as the fiber lives. (b) `entry` may be called with `argument`, on whatever
-    /// OS thread runs the fiber, and never returns: it leaves by a call to the kernel which ends it.
+    /// (a) The stack is mapped and nobody else's as long as the fiber lives, and what is below overflows into a guard page.
+    /// (b) `entry` may be called with `argument`, on whatever OS thread runs the fiber, and never returns: it leaves by a
+    /// call to the kernel which ends it.
     pub unsafe fn new(
         base: usize,
         limit: usize,

@@ -21,6 +21,7 @@ mod user;
 pub use counters::{Counters, Counts};
 pub use cpu::{Cpu, Entered, Flush, kernel_path};
 pub use error::LiveError;
+pub use fault::report_faults;
 pub use fiber::Fiber;
 pub use fpregs::Fpregs;
 pub use gate::enter_from_asm;

@@ -6,15 +6,20 @@
 //! interrupt. So no signal frame is ever held across a switch, and the system does what it always does.
 //!
 //! - The handler runs on a stack of its own ([`SignalStack`]). The system puts the signal frame right below the red zone
-//!   otherwise, with the XSAVE image at its top end, and what the handler pushes would destroy that.
+//!   otherwise, with the XSAVE image at its top end, and what the handler pushes would destroy that. On an OS thread
+//!   without such a stack nothing is preempted.
 //! - It does nothing while the kernel runs (`in_user` is clear), in the two stubs of the gate where user code is said to
 //!   run and does not, outside of regions, in sections of [`preempt_off`](super::preempt_off), while a panic unwinds, and
-//!   where the fiber's stack has no room. Then the request is remembered, and heard at the next entry or the end of the
-//!   section.
+//!   where the stack pointer is not on the fiber's stack, or that has no room. Then the request is remembered
+//!   ([`Cpu::is_resched_needed`](super::Cpu::is_resched_needed)), and heard at the next entry or the end of the section.
 //! - Signals of the same number that are not from here are passed on to the handler that was there before.
 //! - System calls that it interrupts are restarted (SA_RESTART); those that never are fail with EINTR, see signal(7).
 //!
-//! Who may ask: the code itself ([`preempt_self`]), another thread ([`Target::preempt`]), a timer ([`Tick`]).
+//! Who may ask: the code itself ([`preempt_self`](super::preempt_self)), another thread ([`Target::preempt`]), a timer
+//! ([`Tick`]).
+//!
+//! A runtime of one's own calls [`Signal::install`] once, and on the OS thread of each CPU makes a [`SignalStack`], a
+//! [`Target::this`] that others use, and a [`Tick`], which it drops in the opposite order.
 
 use super::{LiveError, fiber::Fiber, gate, system, user};
 use crate::arch::Chain;
@@ -125,7 +130,8 @@ struct SignalInfo {
 
 const _: () = assert!(size_of::<SignalInfo>() == size_of::<libc::siginfo_t>());
 
-/// A POSIX timer that preempts an OS thread again and again; dropped, it stops.
+/// A POSIX timer that preempts an OS thread again and again; dropped, it stops. Ticks that come while one is pending are
+/// dropped by the system (timer_getoverrun(2)).
 #[derive(Debug)]
 pub struct Tick(libc::timer_t);
 
@@ -244,15 +250,17 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     }
     if user::is_cpu() {
         // SAFETY: (a) a CPU's GS points to its gate. (b) The context is the system's.
-        unsafe { divert(&mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs) };
+        unsafe { divert(&mut *context.cast::<libc::ucontext_t>()) };
     }
 }
 
 /// Has the interrupted code go on in PREEMPTED, if it may.
 ///
 /// # Safety
-/// (a) GS points to a gate. (b) `registers` are those that the handler returns to.
-unsafe fn divert(registers: &mut [libc::greg_t; 23]) {
+/// (a) GS points to a gate. (b) `context` is what the handler returns to, in its signal frame.
+unsafe fn divert(context: &mut libc::ucontext_t) {
+    let frame = (&raw const *context).addr();
+    let registers = &mut context.uc_mcontext.gregs;
     // SAFETY: by (a); the words are this OS thread's.
     let gate = unsafe { &mut *gate::this() };
     let rip = registers[libc::REG_RIP as usize] as usize;
@@ -263,7 +271,7 @@ unsafe fn divert(registers: &mut [libc::greg_t; 23]) {
         && user::may_be_preempted(unsafe { ptr::NonNull::new_unchecked(gate.context.cast()) })
         && !std::thread::panicking();
     // SAFETY: likewise.
-    if !may_be || !unsafe { has_room(&*gate.context.cast::<Fiber>(), rsp) } {
+    if !may_be || !unsafe { has_room(&*gate.context.cast::<Fiber>(), rsp, frame) } {
         gate.need_resched.store(1, Relaxed);
         return;
     }
@@ -274,8 +282,9 @@ unsafe fn divert(registers: &mut [libc::greg_t; 23]) {
     registers[libc::REG_RIP as usize] = gate::preempted as *const () as libc::greg_t;
 }
 
-/// Whether the stack pointer is on the fiber's stack, with enough of it below.
-fn has_room(fiber: &Fiber, rsp: usize) -> bool {
+/// Whether the stack pointer is on the fiber's stack, with enough of it below, and the signal frame is not.
+fn has_room(fiber: &Fiber, rsp: usize, frame: usize) -> bool {
     let needed = gate::RED_ZONE_BYTES + size_of::<usize>() + gate::PREEMPTED_BYTES + SPARE_BYTES;
-    rsp <= fiber.stack_base && rsp >= fiber.stack_limit.saturating_add(needed)
+    let stack = fiber.stack_limit..=fiber.stack_base;
+    stack.contains(&rsp) && rsp - fiber.stack_limit >= needed && !stack.contains(&frame)
 }

@@ -1,7 +1,7 @@
 //! What user code asks of the kernel.
 
 use super::{
-    Entered,
+    cpu::Entered,
     fiber::{self, Fiber},
     gate::{self, Gate},
 };
@@ -25,7 +25,8 @@ pub(super) fn is_cpu() -> bool {
     IS_CPU.get()
 }
 
-/// Whether user code of a fiber is calling, and not an OS thread of another kind, or a kernel.
+/// Whether user code of a fiber is calling, and not an OS thread of another kind, or a kernel. Any runtime's: a
+/// [`Machine`](super::Machine)'s threads are fibers, too.
 #[inline]
 pub fn is_fiber() -> bool {
     IS_CPU.get() && {
@@ -95,12 +96,19 @@ fn unwinding() -> ! {
 /// Enters the kernel like a function that is called: vector, mask and x87 registers may be anything afterwards, but the
 /// control words are the same. Returns what the kernel gives.
 ///
+/// The kernel finds a system call ([`EntryKind::SystemCall`](crate::EntryKind)), and `call` and `argument` in
+/// [`Entered`]. Under the policy `call-boundary` the control words alone are switched.
+///
 /// # Panics
-/// If the caller is no fiber. Aborts the process while a panic unwinds.
+/// If the caller is no fiber. Aborts the process while a panic unwinds, which std counts by OS thread.
 ///
 /// # Safety
 /// (a) The fiber's kernel, whoever [runs](super::Cpu::run) it, gives `call` and `argument` a meaning that is sound here: it
-/// may end the fiber, for one.
+/// may end the fiber, for one. (b) If the kernel may have another CPU go on with the fiber: see
+/// [`Fiber`](super::Fiber#on-which-os-thread).
+///
+/// # Reference
+/// System V ABI, AMD64 supplement, section 3.2.1 "Registers": a function keeps RBX, RBP, R12 to R15 and the control words.
 #[inline]
 pub unsafe fn enter(call: u32, argument: u64) -> u64 {
     current_or_panic();
@@ -111,14 +119,16 @@ pub unsafe fn enter(call: u32, argument: u64) -> u64 {
 /// Enters the kernel with every vector, mask and x87 register live: they are the same afterwards, whoever ran meanwhile,
 /// as behind the SYSCALL instruction.
 ///
-/// For code that holds values in registers across it, such as `asm!`; the compiler may do the same, as no register is
-/// declared to change.
+/// For code whose compiler holds values in registers across it: none is declared to change. To come from asm with
+/// particular registers live, call [`enter_from_asm`](super::enter_from_asm): in front of this, Rust code runs.
+///
+/// The kernel finds an exception ([`EntryKind::Exception`](crate::EntryKind)), where no policy gives up anything.
 ///
 /// # Panics
 /// As [`enter`].
 ///
 /// # Safety
-/// (a) As for [`enter`].
+/// (a), (b) As for [`enter`].
 #[inline(always)]
 pub unsafe fn enter_keeping(call: u32, argument: u64) -> u64 {
     current_or_panic();
@@ -126,26 +136,36 @@ pub unsafe fn enter_keeping(call: u32, argument: u64) -> u64 {
     unsafe { gate::enter_keeping(u64::from(call), argument) }
 }
 
-impl Entered {
-    /// The call in the kernel's eyes: [`PREEMPTED`](Self::PREEMPTED), or what user code gave.
-    #[inline]
-    pub fn is_preemption(self) -> bool {
-        self.call == Self::PREEMPTED
-    }
-}
-
 /// Runs `region`, in which a signal may stop the calling fiber at any instruction, and another fiber of this CPU go on.
 ///
-/// Regions nest. See [`preempt`](super::preempt) for who may ask for it.
+/// Regions nest. See [`preempt`](super::preempt) for who may ask for it, and for when it is put off. The kernel finds an
+/// interrupt ([`EntryKind::Interrupt`](crate::EntryKind)) and [`Entered::PREEMPTED`].
 ///
 /// # Panics
-/// If the caller is no fiber; and with `region`.
+/// If the caller is no fiber; and with `region`. While a panic unwinds through it, nothing is preempted.
 ///
 /// # Safety
 /// (a) Nothing in `region` depends on what other fibers of the same OS thread may change or hold at any moment: it
-/// allocates nothing, holds no lock that they take, uses no thread-local that they use, nor code that does (`malloc`,
-/// `println!`, most of the C library), but for sections of [`preempt_off`]. (b) No panic unwinds out of an inner frame
-/// while ... a destructor of it calls the kernel.
+/// allocates and frees nothing, holds no lock that they take, uses no thread-local that they use, nor code that does
+/// (`malloc`, `println!`, most of the C library), but for sections of [`preempt_off`]. (b) If the kernel may have another
+/// CPU go on with a preempted fiber: as (b) of [`enter`], at every instruction. (c) The code keeps to the red zone, and
+/// signals of other numbers that may come meanwhile are handled on an alternate stack (SA_ONSTACK): a handler on the
+/// fiber's own would be preempted with it, and its signal stay blocked for others.
+///
+/// # Examples
+/// ```
+/// use fpuswitch::{fpu::policy::OwnerSlot, live::{Config, Machine, preemptible}};
+/// # if !cfg!(all(target_arch = "x86_64", target_os = "linux")) { return Ok(()) }
+///
+/// let tick = Some(std::time::Duration::from_millis(1));
+/// let machine = Machine::start(OwnerSlot, Config { tick, ..Config::default() })?;
+/// let thread = machine.spawn(|| {
+///     // SAFETY: arithmetic on numbers of its own.
+///     unsafe { preemptible(|| (1..=1000).map(f64::from).sum::<f64>()) }
+/// })?;
+/// assert_eq!(thread.join().expect("no panic"), 500_500.0);
+/// # Ok::<(), fpuswitch::live::LiveError>(())
+/// ```
 #[inline]
 pub unsafe fn preemptible<T>(region: impl FnOnce() -> T) -> T {
     let fiber = current_or_panic();
@@ -155,7 +175,7 @@ pub unsafe fn preemptible<T>(region: impl FnOnce() -> T) -> T {
 }
 
 /// Runs `section` without being preempted, in a region or outside of one. Who wanted to meanwhile gets the CPU behind
-/// it.
+/// it. Sections nest. Outside of fibers, it just runs.
 #[inline]
 pub fn preempt_off<T>(section: impl FnOnce() -> T) -> T {
     let Some(fiber) = current() else { return section() };

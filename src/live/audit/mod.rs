@@ -87,6 +87,13 @@ impl FpuFree {
     }
 }
 
+impl core::fmt::Display for FpuFree {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { instructions, functions } = self;
+        write!(f, "{instructions} instructions in {functions} functions touch no FPU register")
+    }
+}
+
 /// Walks through the machine code of a kernel path.
 ///
 /// # Errors

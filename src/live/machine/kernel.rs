@@ -170,7 +170,6 @@ impl<P: Policy> Core<P> {
         if let Err(Flush { cpu }) = unsafe { self.cpu.switch_in(fiber) } {
             return self.hand_over(thread, Request::HandOver(self.cpu.id()), cpu);
         }
-        self.cpu.counters().switches.up();
         // SAFETY: it is ours.
         let next = match unsafe { &thread.as_ref().body } {
             Body::User(_) => self.run(thread),

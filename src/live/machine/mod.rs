@@ -18,7 +18,7 @@ use super::{
     cpu::{Cpu, kernel_path},
     fault,
     preempt::{Signal, SignalStack, Target, Tick},
-    sync, user,
+    sync,
 };
 use crate::{CpuId, fpu::Policy};
 use alloc::{format, sync::Arc, vec::Vec};
@@ -86,12 +86,7 @@ pub enum GateReport {
 impl fmt::Display for GateReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bare(proof) => write!(
-                f,
-                "bare: {} instructions in {} functions touch no FPU register",
-                proof.instructions(),
-                proof.functions()
-            ),
+            Self::Bare(proof) => write!(f, "bare: {proof}"),
             Self::Parked(reason) => write!(f, "parked, because of {reason}"),
             Self::ParkedAsked => f.write_str("parked, as asked for"),
         }
@@ -121,7 +116,7 @@ impl Machine {
             return Err(LiveError::Policy { name: policy.name() });
         }
         let signal = Signal::install(config.signal)?;
-        fault::install()?;
+        fault::report_faults()?;
         let gate = match (config.gate, audit::assert_fpu_free(&Self::kernel_path::<P>())) {
             (Gate::Parked, _) => GateReport::ParkedAsked,
             (_, Ok(proof)) => GateReport::Bare(proof),
@@ -253,11 +248,9 @@ fn cpu_main<P: Policy>(
         Ok(started) => started,
         Err(error) => return drop(said.send(Err(error))),
     };
-    user::set_is_cpu(true);
     let _ = said.send(Ok(()));
     // By its address, so that what runs is what was audited, and no copy of it that the compiler made for this call.
     let kernel: unsafe extern "C" fn(*mut Core<P>) = black_box(kernel::<P>);
     // SAFETY: (a) it is ours. (b) Just so.
     unsafe { kernel(&raw mut core) };
-    user::set_is_cpu(false);
 }
