@@ -2,6 +2,7 @@
 
 use crate::fpu::{Load, Save};
 use core::{
+    fmt,
     iter::Sum,
     ops::{Add, Sub},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -60,6 +61,17 @@ counters! {
     skips,
     /// Doors: kernel code that may use the registers.
     doors,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entries, preemptions, switches, saves, restores, skips, doors, .. } = self;
+        write!(
+            f,
+            "{entries} entries, {preemptions} of them preemptions, {switches} switches, {saves} saves, {restores} restores, \
+             {skips} skipped, {doors} doors"
+        )
+    }
 }
 
 impl Sum for Counts {

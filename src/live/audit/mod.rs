@@ -90,7 +90,8 @@ impl FpuFree {
 impl core::fmt::Display for FpuFree {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Self { instructions, functions } = self;
-        write!(f, "{instructions} instructions in {functions} functions touch no FPU register")
+        let s = if *functions == 1 { "" } else { "s" };
+        write!(f, "{instructions} instructions in {functions} function{s} touch no FPU register")
     }
 }
 
