@@ -35,7 +35,8 @@
 //! # Features
 //! - `replay` (default): read ftrace recordings, and compare. Needs `host`.
 //! - `host`: the real registers of an x86-64 Linux host, and what its instructions cost. Needs `std`.
-//! - `live`: proof that a kernel path leaves the CPU's registers alone (`live::audit`). Needs `host`.
+//! - `live`: green threads on the registers of the host (`live::Machine`), and proof that a kernel path leaves those alone
+//!   (`live::audit`). Needs `host`.
 //! - `pictures`: timelines and costs as SVG, timelines for the Perfetto UI. Needs `replay`.
 //! - `explore`: exhaustive exploration of a policy ([`check`]), and the corpus of historic bugs. Needs `std`.
 //! - `cli`: the `fpuswitch` binary.
