@@ -22,6 +22,8 @@ pub use counters::{Counters, Counts};
 pub use cpu::{Cpu, Entered, Flush, kernel_path};
 pub use error::LiveError;
 pub use fiber::Fiber;
+#[doc(hidden)]
+pub use form::save_with;
 pub use fpregs::Fpregs;
 pub use gate::enter_from_asm;
 pub use image::LiveImage;
