@@ -4,6 +4,7 @@ use super::{LiveError, gate, system};
 use crate::{
     Component, ComponentSet,
     arch::Features,
+    registers::Unsupported,
     xstate::{Layout, OwnedArea, SaveInstruction},
 };
 use std::{boxed::Box, sync::OnceLock};
@@ -21,25 +22,48 @@ pub(super) struct Form {
     has_pkru: bool,
 }
 
+static FORM: OnceLock<Result<Form, LiveError>> = OnceLock::new();
+
+/// Has this process save with another instruction than the best that the CPU has, as one does that has no better: with
+/// FXSAVE, x87 and SSE alone are switched. To be said before there is a CPU or a fiber.
+///
+/// # Errors
+/// [`Unsupported`] if the CPU lacks the instruction, if its registers cannot be used, and if it was not said in time.
+///
+/// # Safety
+/// (a) No fiber has anything in registers that the instruction does not save, where it enters the kernel with all of them
+/// live or is preempted.
+#[doc(hidden)]
+pub unsafe fn save_with(instruction: SaveInstruction) -> Result<(), Unsupported> {
+    let features = Features::detect().map_err(|_| Unsupported("a register of this CPU"))?;
+    if !instruction.is_on(features.layout()) {
+        return Err(Unsupported(instruction.name()));
+    }
+    FORM.set(Form::find(Some(instruction))).map_err(|_| Unsupported("another form than that in use"))
+}
+
 impl Form {
     /// What XCR0 enables, but PKRU, which is switched beside it, and tiles.
     ///
     /// # Errors
     /// [`LiveError::Registers`] for a CPU without FXSAVE; [`LiveError::Tiles`] if the process may use tiles.
     pub(super) fn of_this_cpu() -> Result<&'static Self, LiveError> {
-        static FORM: OnceLock<Result<Form, LiveError>> = OnceLock::new();
-        FORM.get_or_init(Self::find).as_ref().map_err(Clone::clone)
+        FORM.get_or_init(|| Self::find(None)).as_ref().map_err(Clone::clone)
     }
 
-    fn find() -> Result<Self, LiveError> {
+    /// With the instruction that is asked for, which the CPU has, or the best.
+    fn find(asked: Option<SaveInstruction>) -> Result<Self, LiveError> {
         if system::permits_tiles() {
             return Err(LiveError::Tiles);
         }
         let features = Features::detect()?;
         let host = features.host_layout();
         let tiles = ComponentSet::EMPTY.with(Component::TILECFG).with(Component::TILEDATA);
-        let layout = host.restricted_to(host.enabled().without(Component::PKRU) - tiles);
-        let instruction = SaveInstruction::best(&layout);
+        let layout = match asked {
+            Some(SaveInstruction::Fxsave) => Layout::fxsave_only().with_mxcsr_mask(host.mxcsr_mask()),
+            _ => host.restricted_to(host.enabled().without(Component::PKRU) - tiles),
+        };
+        let instruction = asked.unwrap_or_else(|| SaveInstruction::best(&layout));
         let parked = match instruction {
             SaveInstruction::Fxsave => SaveInstruction::Fxsave,
             _ => SaveInstruction::Xsave,

@@ -64,6 +64,8 @@ pub use cpu::{Cpu, Entered, Flush, kernel_path};
 pub use error::LiveError;
 pub use fault::report_faults;
 pub use fiber::Fiber;
+#[doc(hidden)]
+pub use form::save_with;
 pub use fpregs::Fpregs;
 pub use gate::enter_from_asm;
 pub use image::LiveImage;

@@ -5,7 +5,7 @@
 use fpuswitch::{
     ComponentSet, Rfbm, Value,
     live::{
-        Call, enter_from_asm,
+        self, Call, enter_from_asm,
         preempt::{Signal, Target},
         yield_now,
     },
@@ -16,6 +16,7 @@ use std::{
     arch::naked_asm,
     mem::{self, offset_of},
     ptr,
+    sync::OnceLock,
 };
 
 /// An image that a thread's registers are filled from, and the one that they are found in.
@@ -230,12 +231,27 @@ impl Pattern {
 /// The host's registers, saved in the standard format, or by FXSAVE where there is no other.
 pub(crate) fn host() -> HostRegs {
     let regs = HostRegs::new().expect("the host's registers");
-    match regs.save_instruction() {
-        SaveInstruction::Fxsave => regs,
-        _ => {
-            regs.with_save_instruction(SaveInstruction::Xsave).expect("where there is XSAVEC there is XSAVE")
-        }
-    }
+    let best = match regs.save_instruction() {
+        SaveInstruction::Fxsave => SaveInstruction::Fxsave,
+        _ => SaveInstruction::Xsave,
+    };
+    let instruction = *INSTRUCTION.get_or_init(|| best);
+    regs.with_save_instruction(instruction)
+        .expect("where there is XSAVEC there is XSAVE, and FXSAVE everywhere")
+}
+
+/// The instruction that patterns are filled in and compared by.
+static INSTRUCTION: OnceLock<SaveInstruction> = OnceLock::new();
+
+/// Has the live threads of this process saved with that instruction, and patterns be of what it saves.
+pub(crate) fn save_with(instruction: SaveInstruction) {
+    // SAFETY: (a) threads have nothing in other registers but where they call functions.
+    unsafe { live::save_with(instruction) }.expect("an instruction of this CPU, and no machine before");
+    let patterns = match instruction {
+        SaveInstruction::Fxsave => SaveInstruction::Fxsave,
+        _ => SaveInstruction::Xsave,
+    };
+    INSTRUCTION.set(patterns).expect("no pattern before");
 }
 
 /// In RDI the operand; out RAX the turns that were left when the registers differed, 0 if they never did. RBX = operand,
