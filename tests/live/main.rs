@@ -7,6 +7,7 @@ mod faults;
 mod kernel_threads;
 mod parking;
 mod placement;
+mod preempted_code;
 mod preemption;
 mod scale;
 mod signals;

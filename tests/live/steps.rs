@@ -17,6 +17,7 @@ pub(crate) struct Pattern {
     rfbm: u64,
     /// What is compared: offset and length, of each part of each component.
     ranges: Vec<[usize; 2]>,
+    shift_bytes: u64,
 }
 
 /// Where x87 and SSE code is told how to round and which exceptions to raise, and the x87 status.
@@ -38,6 +39,7 @@ struct Operand {
     call: u64,
     turns: u64,
     has_xsave: u64,
+    shift_bytes: u64,
 }
 
 impl Pattern {
@@ -75,6 +77,7 @@ impl Pattern {
             layout: layout.clone(),
             rfbm: components.bits(),
             ranges,
+            shift_bytes: 0,
         }
     }
 
@@ -107,7 +110,10 @@ impl Pattern {
     }
 
     /// Fills the registers, counts down `turns`, and compares. With preemption on, other threads may run meanwhile.
+    ///
+    /// Each time at another place of the stack, relative to the 64 bytes that the system aligns a signal's frame to.
     pub(crate) fn survives_turns(&mut self, turns: u64) -> bool {
+        self.shift_bytes = (self.shift_bytes + 8) % 64;
         // SAFETY: the operand is complete.
         unsafe { fill_count_compare(&self.operand(0, turns)) == 0 }
     }
@@ -136,6 +142,7 @@ impl Pattern {
             call,
             turns,
             has_xsave: u64::from(self.layout.has_xsave()),
+            shift_bytes: self.shift_bytes,
         }
     }
 }
@@ -229,7 +236,14 @@ unsafe extern "sysv64" fn fill_call_compare(operand: *const Operand) -> u64 {
 /// (a) The operand is complete.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn fill_count_compare(operand: *const Operand) -> u64 {
-    fill_and_compare!("mov rcx, [rbx + 48]", "27:", "dec rcx", "jnz 27b")
+    fill_and_compare!(
+        "sub rsp, [rbx + 64]",
+        "mov rcx, [rbx + 48]",
+        "27:",
+        "dec rcx",
+        "jnz 27b",
+        "add rsp, [rbx + 64]"
+    )
 }
 
 /// Counts down `turns` with the red zone full of `word`, and returns how many of its 16 words are another afterwards.
