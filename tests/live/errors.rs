@@ -128,3 +128,19 @@ fn preemption_where_it_is_off() {
     let found = machine.spawn(body).expect("a thread").join().expect("no panic");
     assert_eq!(found, [off, off, off, Ok(()), Ok(()), Ok(()), Ok(())]);
 }
+
+#[test]
+fn a_machine_is_not_shut_down_by_its_own_thread() {
+    let (own, other) = (machine(1), machine(1));
+    let spawn = own.build();
+    let thread = spawn.clone().spawn(move || {
+        other.shutdown();
+        own.shutdown();
+    });
+    let panic = thread.expect("a thread").join().expect_err("it would wait for itself");
+    assert!(panic.downcast_ref::<&str>().is_some_and(|said| said.contains("its own thread")));
+    // It was dropped instead.
+    while spawn.clone().spawn(|| ()).is_ok() {
+        std::thread::yield_now();
+    }
+}

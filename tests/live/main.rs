@@ -8,6 +8,7 @@ mod kernel_threads;
 mod parking;
 mod pkru;
 mod placement;
+mod preempted_code;
 mod preemption;
 mod scale;
 mod signals;

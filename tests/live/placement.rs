@@ -6,7 +6,7 @@ use crate::{
 };
 use fpuswitch::{
     CpuId, Value,
-    live::{Call, Config, Spawn, current, yield_now},
+    live::{Call, Config, Spawn, current, preempt_self, preemptible, yield_now},
 };
 use std::{
     sync::{
@@ -136,4 +136,53 @@ fn hardware_a_parked_thread_is_told_to_migrate() {
         assert!(there.filter(|(ran, told)| *ran == told).count() > 40, "{policy}");
     }
     println!("HARDWARE live-remote-flush: ran");
+}
+
+#[test]
+fn a_thread_goes_where_it_was_told_before_it_started() {
+    let machine = machine(2);
+    let places = os_threads(&machine.build(), 2);
+    for round in 0..200 {
+        let told = Arc::new(AtomicBool::new(false));
+        let wait = Arc::clone(&told);
+        let body = move || {
+            while !wait.load(SeqCst) {
+                yield_now();
+            }
+            yield_now();
+            os_thread()
+        };
+        #[expect(unsafe_code, reason = "a thread that migrates")]
+        // SAFETY: what it has across calls is its own memory.
+        let thread = unsafe { machine.build().spawn_migratable(body) }.expect("a thread");
+        // Threads that nobody places begin on the CPUs in turn: this is the other one.
+        let to = 1 - round % 2;
+        thread.thread().migrate_to(CpuId(to as u32)).expect("a migratable thread");
+        told.store(true, SeqCst);
+        assert_eq!(thread.join().expect("no panic"), places[to], "round {round}");
+    }
+}
+
+/// The signal is its own OS thread's, wherever it is to go.
+#[test]
+fn hardware_a_thread_preempts_itself_to_another_cpu() {
+    let machine = machine(2);
+    let places = os_threads(&machine.build(), 2);
+    let body = move || {
+        let this = current().expect("itself");
+        for round in 0..100 {
+            let to = usize::from(os_thread() == places[0]);
+            this.migrate_to(CpuId(to as u32)).expect("a migratable thread");
+            #[expect(unsafe_code, reason = "a region that may be preempted")]
+            // SAFETY: nothing in the region depends on other threads.
+            unsafe { preemptible(preempt_self) }.expect("a region");
+            assert_eq!(os_thread(), places[to], "round {round}");
+        }
+    };
+    #[expect(unsafe_code, reason = "a thread that migrates")]
+    // SAFETY: what it has across calls is its own memory.
+    let thread = unsafe { machine.build().spawn_migratable(body) }.expect("a thread");
+    thread.join().expect("the other OS thread");
+    assert!(machine.shutdown().preemptions >= 100);
+    println!("HARDWARE live-preempted-away: ran");
 }

@@ -27,6 +27,7 @@ pub(crate) struct Pattern {
     rfbm: u64,
     /// What is compared: offset and length, of each part of each component.
     ranges: Vec<[usize; 2]>,
+    shift_bytes: u64,
 }
 
 /// Where x87 and SSE code is told how to round and which exceptions to raise, and the x87 status.
@@ -52,6 +53,7 @@ struct Operand {
     call: u64,
     count: u64,
     signal: SelfSignal,
+    shift_bytes: u64,
 }
 
 /// The arguments of the system call by which an OS thread preempts what runs on it.
@@ -134,6 +136,7 @@ impl Pattern {
             layout: layout.clone(),
             rfbm: components.bits(),
             ranges,
+            shift_bytes: 0,
         }
     }
 
@@ -177,7 +180,10 @@ impl Pattern {
     }
 
     /// Fills the registers, counts down, and compares. With preemption on, other threads may run meanwhile.
+    ///
+    /// Each time at another place of the stack, relative to the 64 bytes that the system aligns a signal's frame to.
     pub(crate) fn survives_turns(&mut self, count: u64) -> bool {
+        self.shift_bytes = (self.shift_bytes + 8) % 64;
         // SAFETY: the operand is complete.
         unsafe { fill_count_compare(&Operand { count, ..self.operand() }) == 0 }
     }
@@ -224,6 +230,7 @@ impl Pattern {
             call: 0,
             count: 1,
             signal: SelfSignal::NONE,
+            shift_bytes: self.shift_bytes,
         }
     }
 }
@@ -365,8 +372,14 @@ unsafe extern "sysv64" fn fill_signal_compare(operand: *const Operand) -> u64 {
 #[unsafe(naked)]
 unsafe extern "sysv64" fn fill_count_compare(operand: *const Operand) -> u64 {
     fill_and_compare!(
-        "mov rcx, [rbx + {count}]", "26:", "dec rcx", "jnz 26b";
-        count = const offset_of!(Operand, count)
+        "sub rsp, [rbx + {shift_bytes}]",
+        "mov rcx, [rbx + {count}]",
+        "26:",
+        "dec rcx",
+        "jnz 26b",
+        "add rsp, [rbx + {shift_bytes}]";
+        count = const offset_of!(Operand, count),
+        shift_bytes = const offset_of!(Operand, shift_bytes)
     )
 }
 

@@ -157,7 +157,15 @@ impl Machine {
     }
 
     /// Waits until all threads have ended, and stops the CPUs. Threads that wait for nobody are waited for all the same.
+    ///
+    /// # Panics
+    /// In one of its own threads, which would wait for its own end.
     pub fn shutdown(mut self) -> Counts {
+        let is_own = current().is_some_and(|thread| Arc::ptr_eq(&thread.inner.shared, &self.shared));
+        assert!(
+            !is_own,
+            "a machine cannot be shut down by its own thread, which would wait for itself; drop it"
+        );
         self.shared.close();
         for os_thread in self.os_threads.drain(..) {
             // A CPU does not panic: it aborts.

@@ -61,6 +61,8 @@ impl Spawn {
     }
 
     /// Gives the thread a stack of that many bytes, in whole pages and at least one, with a guard page below.
+    ///
+    /// 16 KiB have room for the message of a panic, 64 KiB for its backtrace (`RUST_BACKTRACE=1`).
     #[must_use]
     pub fn stack_bytes(self, stack_bytes: usize) -> Self {
         Self { stack_bytes, ..self }

@@ -142,7 +142,8 @@ impl Thread {
         }
     }
 
-    /// Has another CPU run the thread from its next switch on.
+    /// Has another CPU run the thread from its next switch on. Where it is to run already, nothing changes: like every
+    /// migratable thread it may be given to a CPU that has nothing to do.
     ///
     /// # Errors
     /// [`LiveError::NoSuchCpu`]; [`LiveError::Pinned`] for a thread that was not
