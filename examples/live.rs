@@ -9,7 +9,7 @@
 use fpuswitch::{
     CpuId,
     fpu::policy::{CallBoundary, Deferred, Eager, EagerOwner, EntryExit, LazySave, OwnerSlot, Policy},
-    live::{Config, GateReport, LiveError, Machine, Step, preemptible, yield_now},
+    live::{Config, GateReport, LiveError, Machine, Step, is_fiber, preemptible, yield_now},
 };
 use std::{
     arch::x86_64::*,
@@ -101,12 +101,11 @@ fn series(first: f64, pause: fn()) -> f64 {
     };
     let mut total = 0.0;
     for number in 0..SLICES {
-        // SAFETY: (a) arithmetic in registers and on the own stack. (b) The thread was not made to migrate. (c) This process
-        // has no other signal handlers.
-        total += if fpuswitch::live::is_fiber() {
-            unsafe { preemptible(|| slice(number)) }
-        } else {
-            slice(number)
+        total += match is_fiber() {
+            // SAFETY: (a) arithmetic in registers and on the own stack. (b) The thread was not made to migrate. (c) This
+            // process has no other signal handlers.
+            true => unsafe { preemptible(|| slice(number)) },
+            false => slice(number),
         };
         pause();
     }

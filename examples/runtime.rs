@@ -25,7 +25,6 @@ static SUMS: Mutex<Vec<(u64, f64)>> = Mutex::new(Vec::new());
 /// A task: its fiber, which CPUs know by address, its number, and the stack that it keeps.
 struct Task(Fiber, u64, #[expect(dead_code)] DefaultStack);
 type Tasks = Worker<AtomicPtr<Task>>;
-
 /// A CPU, and the tasks that are ready there, in a ring with room for all. A task is in one ring or deque, or in no other.
 struct Core {
     cpu: Cpu<LazySave>,
@@ -77,7 +76,7 @@ extern "C" fn door(core: &mut Core, task: *mut Task, call: u64, argument: u64) {
     if call == Entered::PREEMPTED {
         core.offered.push(AtomicPtr::new(task));
     } else if call == END {
-        // SAFETY: `main` made the box. The task has exited and was switched out, and nobody else has it.
+        // SAFETY: `main` made the box. The task has exited and was switched out; nobody has it.
         let Task(_, number, _) = *unsafe { Box::from_raw(task) };
         SUMS.lock().expect("no panic").push((number, f64::from_bits(argument)));
         ALIVE.fetch_sub(1, SeqCst);
@@ -104,7 +103,7 @@ unsafe extern "C" fn body(number: *mut ()) -> ! {
             add(sum, number, from..from + 1000)
         };
         let yielding = || (0..TERMS).step_by(1000).fold(0.0, slice);
-        let sum = if number % 2 == 0 { yielding() } else { preemptible(|| add(0.0, number, 0..TERMS)) };
+        let sum = if number & 1 == 0 { yielding() } else { preemptible(|| add(0.0, number, 0..TERMS)) };
         enter(END as u32, sum.to_bits());
     }
     abort()

@@ -102,7 +102,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// The machine code that runs between user code and user code, for the [audit](super::audit).
+    /// The machine code that runs between user code and user code, for the [audit].
     pub fn kernel_path<P: Policy>() -> KernelPath {
         kernel_path(kernel::<P> as *const ())
             .site(door::call_step as *const ())

@@ -84,7 +84,7 @@ impl<T: Linked> Local<T> {
         let last = self.last?;
         // SAFETY: A of `last`, when it was pushed.
         let last_link = unsafe { link(last) };
-        // SAFETY: by L and B, a link in the ring is what `push_front`, `pop_front` or `append` stored: an item.
+        // SAFETY: by L and B, a link in the ring is what `push_front` or `pop_front` stored: an item.
         let first = unsafe { NonNull::new_unchecked(last_link.load(Ordering::Relaxed)) };
         if first == last {
             self.last = None;
