@@ -10,7 +10,7 @@ use super::{
     counters::Counters,
     fiber::Fiber,
     form::Form,
-    fpregs::Fpregs,
+    fpregs::{self, Fpregs},
     gate::{self, Gate},
     image, instructions, system,
 };
@@ -360,6 +360,7 @@ pub fn kernel_path(entry: *const ()) -> KernelPath {
         .site(instructions::restore as *const ())
         .site(instructions::take_for_kernel as *const ())
         .door(image::free as *const ())
+        .door(fpregs::run as *const ())
         .diverging(impossible as *const ())
 }
 

@@ -210,20 +210,35 @@ impl RegisterFile for Fpregs {
         Err(Unsupported("IA32_XFD, which only a kernel reaches,"))
     }
 
-    /// By a component's value in an image: nothing but a defect's clobbering comes here.
+    /// Nothing but a defect's clobbering comes here.
+    #[inline]
     fn run(&mut self, program: Program) {
-        let mut image = self.new_image();
-        self.save(Rfbm::ALL, &mut image);
-        let _ = match program {
-            Program::Fill(component, value) => image.set(component, value),
-            Program::Clear(component) => image.set(component, Value::INITIAL),
-            Program::FillAll(value) => {
-                self.form.components().iter().try_for_each(|component| image.set(component, value))
-            }
-            Program::ChangeLane { .. } | Program::Round(_) => Err(Unsupported("that register program")),
-        };
-        let _ = self.restore(Rfbm::ALL, &image);
+        // SAFETY: (a) both are borrowed.
+        unsafe { run(self, &program) };
     }
+}
+
+/// By a component's value in an image: no code for the kernel path, and a door of the audit. What is called here has
+/// clobbered registers as its purpose.
+///
+/// # Safety
+/// (a) Nobody else uses `regs` meanwhile, and `program` can be read.
+#[cold]
+#[inline(never)]
+pub(super) unsafe extern "C" fn run(regs: *mut Fpregs, program: *const Program) {
+    // SAFETY: by (a).
+    let (regs, program) = unsafe { (&mut *regs, *program) };
+    let mut image = regs.new_image();
+    regs.save(Rfbm::ALL, &mut image);
+    let _ = match program {
+        Program::Fill(component, value) => image.set(component, value),
+        Program::Clear(component) => image.set(component, Value::INITIAL),
+        Program::FillAll(value) => {
+            regs.form.components().iter().try_for_each(|component| image.set(component, value))
+        }
+        Program::ChangeLane { .. } | Program::Round(_) => Err(Unsupported("that register program")),
+    };
+    let _ = regs.restore(Rfbm::ALL, &image);
 }
 
 impl Fpregs {
