@@ -58,8 +58,13 @@ mod error;
 mod event;
 pub mod fpu;
 mod ids;
-#[cfg(feature = "live")]
+#[cfg(all(feature = "live", target_arch = "x86_64", target_os = "linux"))]
 pub mod live;
+/// Green threads need x86-64 Linux: elsewhere there is the audit alone, which says so.
+#[cfg(all(feature = "live", not(all(target_arch = "x86_64", target_os = "linux"))))]
+pub mod live {
+    pub mod audit;
+}
 pub mod machine;
 pub mod registers;
 #[cfg(feature = "replay")]
