@@ -123,6 +123,52 @@ pub(crate) fn save_and_restore_ns(table: &[InstructionCost]) -> Option<[f64; 2]>
 #[cfg(feature = "replay")]
 const SAVE_AND_RESTORE: [&str; 2] = ["XSAVEC", "XRSTOR"];
 
+/// An in-use class of the registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Its name, as in [`InstructionCost::class`].
+    pub name: &'static str,
+    /// What its registers have in use, of the components that are enabled here.
+    pub components: ComponentSet,
+    /// Registers can be of this class here: all that it needs is enabled.
+    pub is_here: bool,
+}
+
+/// The classes that [`measure`] tells apart.
+///
+/// # Errors
+/// As [`measure`].
+pub fn classes() -> Result<[Class; 5], NotAvailable> {
+    let enabled = Features::detect()?.enabled();
+    Ok(CLASSES.map(|(name, components)| {
+        let components: ComponentSet = components.iter().copied().collect();
+        let is_here = components.is_subset_of(enabled) || name == ORDINARY.0;
+        Class { name, components: components & enabled, is_here }
+    }))
+}
+
+/// An instruction or pair of [`measure`], for who puts it in turns with something else: registers of a class, two areas.
+#[derive(Debug)]
+pub struct Repeated(Measurement);
+
+impl Repeated {
+    /// By its name in [`InstructionCost::instruction`]; `None` if the CPU lacks it.
+    ///
+    /// # Errors
+    /// As [`measure`].
+    pub fn new(instruction: &str, class: Class) -> Result<Option<Self>, NotAvailable> {
+        let components: Vec<_> = class.components.iter().collect();
+        let registers = of_class(Features::detect()?, &components)?;
+        let op = OPS.iter().find(|(_, name)| *name == instruction).map(|(op, _)| *op);
+        Ok(op.and_then(|op| Measurement::new(&registers, op, AREAS[0]).ok()).map(Self))
+    }
+
+    /// Runs it so many times, between a save and a restore of the calling thread's registers.
+    pub fn run(&mut self, times: u32) {
+        self.0.run(times);
+    }
+}
+
 /// Registers with something in those of `components` that are enabled, and in no others: a restore leaves XINUSE as
 /// XSTATE_BV says, where moves would mark more.
 fn of_class(features: Features, components: &[Component]) -> Result<ParkedRegs, NotAvailable> {

@@ -53,6 +53,7 @@ mod gate;
 mod image;
 mod instructions;
 mod machine;
+pub mod measure;
 pub mod preempt;
 mod sync;
 mod system;

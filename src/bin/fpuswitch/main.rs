@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod bug;
 mod bundled;
 mod costs;
@@ -65,6 +66,11 @@ enum Command {
     ///
     /// Exit status: 0, or 2 where there are no real registers.
     Costs(costs::Arguments),
+    /// Measure what green threads on the real registers cost, in units of what they are to be held against: a coroutine,
+    /// the save and restore instructions, a signal, a switch by the kernel. Needs x86-64 Linux.
+    ///
+    /// Exit status: 0, whatever the numbers are, or 2 where nothing can be measured.
+    Bench(bench::Arguments),
 }
 
 /// A policy chosen by name.
@@ -102,6 +108,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Layout(arguments) => layout::layout(&arguments),
         Command::Costs(arguments) => costs::costs(&arguments),
+        Command::Bench(arguments) => bench::bench(&arguments),
     };
     let output = match OUTPUT.lock().ok().and_then(|failed| *failed) {
         None | Some(std::io::ErrorKind::BrokenPipe) => Status::Fine,

@@ -219,6 +219,16 @@ pub enum Call {
     Yield,
 }
 
+impl Call {
+    #[inline(always)]
+    pub(in crate::live) fn number(self) -> u64 {
+        match self {
+            Self::Null => call::NULL,
+            Self::Yield => call::YIELD,
+        }
+    }
+}
+
 /// Calls the kernel with every vector, mask and x87 register live: they are the same afterwards, whoever ran meanwhile,
 /// as behind the SYSCALL instruction.
 ///
@@ -230,12 +240,8 @@ pub enum Call {
 #[inline(always)]
 pub fn syscall(call: Call) {
     calling_or_panic();
-    let call = match call {
-        Call::Null => call::NULL,
-        Call::Yield => call::YIELD,
-    };
     // SAFETY: (a) as for `yield_now`.
-    unsafe { gate::enter_keeping(call, 0) };
+    unsafe { gate::enter_keeping(call.number(), 0) };
 }
 
 /// Preempts the calling code by a signal to its own OS thread: other threads run before this returns, if there are any.
