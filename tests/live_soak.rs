@@ -205,8 +205,13 @@ fn thread(soak: &Soak, number: u32, signal: SelfSignal, may_migrate: bool) -> Re
 
 /// Runs a machine until it has done enough, or a thread has found an error.
 fn soak<P: Policy + Send + 'static>(policy: P, config: Config, goal: Goal) -> Report {
-    let start = Instant::now();
     let machine = Machine::start(policy, Config { cpus: CPUS, ..config }).expect("a machine");
+    soak_on(machine, goal)
+}
+
+/// The same on a machine that was just made.
+fn soak_on(machine: Machine, goal: Goal) -> Report {
+    let start = Instant::now();
     let soak = Arc::new(Soak::default());
     let signal = SelfSignal::capture();
     let mut threads = Vec::new();
@@ -368,11 +373,11 @@ fn hardware_finds_kernel_code_that_keeps_the_owner() {
 #[cfg(feature = "explore")]
 fn soak_with(defect: fpuswitch::fpu::Defect, gate: Gate) -> Report {
     let goal = Goal { switches: 1_000_000, preemptions: 0, deadline: Duration::from_secs(10) };
-    let report = soak(
-        fpuswitch::fpu::policy::OwnerSlot,
-        Config { gate, defect: Some(defect), ..Config::default() },
-        goal,
-    );
+    let config = Config { cpus: CPUS, gate, ..Config::default() };
+    #[expect(unsafe_code, reason = "an error that changes registers is to be found")]
+    // SAFETY: (a) the threads fill and compare registers in asm, and stop at the first difference.
+    let machine = unsafe { Machine::start_with_defect(fpuswitch::fpu::policy::OwnerSlot, config, defect) };
+    let report = soak_on(machine.expect("a machine"), goal);
     println!("{defect:?}: {report}: {:?}", report.errors);
     report
 }

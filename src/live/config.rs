@@ -21,7 +21,7 @@ pub enum Gate {
 }
 
 /// What a machine is to be like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// How many CPUs, of which each is an OS thread; there may be more than the host has.
     pub cpus: u32,
@@ -33,9 +33,6 @@ pub struct Config {
     pub tick: Option<Duration>,
     /// The signal that preempts: SIGURG if nobody says otherwise, which is ignored by default and of little use to anybody.
     pub signal: i32,
-    /// An error that the protocol has on every CPU.
-    #[cfg(feature = "explore")]
-    pub defect: Option<crate::fpu::Defect>,
 }
 
 impl Default for Config {
@@ -47,8 +44,6 @@ impl Default for Config {
             gate: Gate::Auto,
             tick: None,
             signal: SIGURG,
-            #[cfg(feature = "explore")]
-            defect: None,
         }
     }
 }

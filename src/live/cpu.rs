@@ -136,14 +136,15 @@ impl<P: Policy> Cpu<P> {
         })
     }
 
-    /// The same under a mechanism with that error.
+    /// The same under a mechanism with that error, for checks that have to find it.
+    ///
+    /// # Safety
+    /// (a) No fiber that it runs relies on registers that the error may change.
     #[cfg(feature = "explore")]
     #[must_use]
-    pub fn with_defect(self, defect: Option<fpu::Defect>) -> Self {
-        let slot = OwnerSlot::new(self.slot.cpu()).with_defect(defect);
-        let mut this = self;
-        this.slot = slot;
-        this
+    pub unsafe fn with_defect(mut self, defect: fpu::Defect) -> Self {
+        self.slot = OwnerSlot::new(self.slot.cpu()).with_defect(Some(defect));
+        self
     }
 
     /// The CPU.

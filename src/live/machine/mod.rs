@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{CpuId, fpu::Policy};
 use alloc::{format, sync::Arc, vec::Vec};
-use core::{fmt, hint::black_box};
+use core::{fmt, hint::black_box, time::Duration};
 use kernel::{Core, kernel};
 use shared::Shared;
 use std::{sync::mpsc, thread as os};
@@ -65,6 +65,32 @@ impl Machine {
     /// [`LiveError::Policy`] for a policy that needs the first-use trap; [`LiveError::Cpus`]; [`LiveError::NotFpuFree`]
     /// if the gate has to be bare and cannot; [`LiveError::Registers`] and [`LiveError::System`].
     pub fn start<P: Policy + Send + 'static>(policy: P, config: Config) -> Result<Self, LiveError> {
+        Self::launch(policy, config, |cpu| cpu)
+    }
+
+    /// The same under a mechanism with that error, for checks that have to find it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Safety
+    /// (a) No thread of the machine relies on registers that the error may change: it fills them and looks at them in asm,
+    /// and goes on with none of what it finds.
+    #[cfg(feature = "explore")]
+    pub unsafe fn start_with_defect<P: Policy + Send + 'static>(
+        policy: P,
+        config: Config,
+        defect: crate::fpu::Defect,
+    ) -> Result<Self, LiveError> {
+        // SAFETY: (a) by ours.
+        Self::launch(policy, config, move |cpu| unsafe { cpu.with_defect(defect) })
+    }
+
+    fn launch<P, F>(policy: P, config: Config, prepare: F) -> Result<Self, LiveError>
+    where
+        P: Policy + Send + 'static,
+        F: Fn(Cpu<P>) -> Cpu<P> + Clone + Send + 'static,
+    {
         if config.cpus == 0 || config.cpus > MOST_CPUS {
             return Err(LiveError::Cpus { cpus: config.cpus, most: MOST_CPUS });
         }
@@ -73,11 +99,11 @@ impl Machine {
         }
         let signal = Signal::install(config.signal)?;
         fault::report_faults()?;
-        let gate = match (config.gate, audit::assert_fpu_free(&Self::kernel_path::<P>())) {
-            (Gate::Parked, _) => GateReport::ParkedAsked,
-            (_, Ok(proof)) => GateReport::Bare(proof),
-            (Gate::Auto, Err(reason)) => GateReport::Parked(reason),
-            (Gate::Bare, Err(reason)) => return Err(reason.into()),
+        let proof = || audit::assert_fpu_free(&Self::kernel_path::<P>());
+        let gate = match config.gate {
+            Gate::Auto => proof().map_or_else(GateReport::Parked, GateReport::Bare),
+            Gate::Bare => GateReport::Bare(proof()?),
+            Gate::Parked => GateReport::ParkedAsked,
         };
         let mode = match gate {
             GateReport::Bare(proof) => GateMode::Bare(proof),
@@ -88,8 +114,11 @@ impl Machine {
         let mut machine = Self { shared, os_threads: Vec::new(), gate, policy: policy.name() };
         for cpu in (0..config.cpus).map(CpuId) {
             let (said, says) = mpsc::channel();
-            let (shared, policy, config) = (Arc::clone(&machine.shared), policy.clone(), config.clone());
-            let main = move || cpu_main(cpu, policy, mode, &config, signal, &shared, &said);
+            let (shared, policy, prepare) = (Arc::clone(&machine.shared), policy.clone(), prepare.clone());
+            // SAFETY: (a) a new OS thread of ours. (b) The proof is of `kernel_path`, which is what `cpu_main` calls;
+            // kernel threads are audited when they are made. (c) One CPU an id, and no fiber leaves its machine.
+            let make = move || unsafe { Cpu::new(cpu, policy, mode) }.map(prepare);
+            let main = move || cpu_main(make, config.tick, signal, &shared, &said);
             let os_thread = os::Builder::new().name(format!("fpuswitch-{cpu}")).spawn(main);
             let os_thread = os_thread.map_err(|error| LiveError::System {
                 what: "making an OS thread",
@@ -184,10 +213,8 @@ impl Drop for Machine {
 
 /// The OS thread of a CPU.
 fn cpu_main<P: Policy>(
-    id: CpuId,
-    policy: P,
-    mode: GateMode,
-    config: &Config,
+    make: impl FnOnce() -> Result<Cpu<P>, LiveError>,
+    tick: Option<Duration>,
     signal: Signal,
     shared: &Shared,
     said: &mpsc::Sender<Result<(), LiveError>>,
@@ -195,14 +222,10 @@ fn cpu_main<P: Policy>(
     // What is dropped last is what others need first.
     let started = || {
         let signal_stack = SignalStack::new()?;
-        // SAFETY: (a) a new OS thread of ours. (b) The proof is of `kernel_path`, which is what runs here; kernel threads
-        // are audited when they are made.
-        let cpu = unsafe { Cpu::new(id, policy, mode) }?;
-        #[cfg(feature = "explore")]
-        let cpu = cpu.with_defect(config.defect);
+        let cpu = make()?;
         let target = Target::this(signal)?;
-        let tick = config.tick.map(|period| Tick::new(target, period)).transpose()?;
-        let own = shared.check_cpu(id)?;
+        let tick = tick.map(|period| Tick::new(target, period)).transpose()?;
+        let own = shared.check_cpu(cpu.id())?;
         let _ = own.counters.set(Arc::clone(cpu.counters()));
         let _ = own.target.set(target);
         let core = Core::new(cpu, shared, own);
