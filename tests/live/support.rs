@@ -31,7 +31,7 @@ pub(crate) fn start(policy: &str, config: Config) -> Result<Machine, LiveError> 
         "call-boundary" => Machine::start(CallBoundary, config),
         "trap-restore" => Machine::start(TrapRestore::default(), config),
         "full-lazy" => Machine::start(FullLazy, config),
-        "use-class" => Machine::start(UseClass::default(), config),
+        "use-class" => Machine::start(UseClass, config),
         name => panic!("no policy {name}"),
     }
 }
