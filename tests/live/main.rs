@@ -45,7 +45,7 @@ fn hardware_threads_keep_their_registers() {
                 assert!(survived, "{}", pattern.difference());
             }
         };
-        let threads: Vec<_> = (1..=8).map(|n| machine.spawn(move || run(n)).expect("a thread")).collect();
+        let threads: Vec<_> = (0..=8).map(|n| machine.spawn(move || run(n)).expect("a thread")).collect();
         for thread in threads {
             thread.join().expect("no difference");
         }
