@@ -14,7 +14,7 @@
 //! The owner's half of all this is part of the kernel path: words and pointers, nothing of 16 bytes, no allocation, no
 //! thread-local, no call that can panic. Sleeping, too: a CPU that idles keeps its fpregs, as system calls do.
 //!
-//! The files here take their atomics and [`Futex`](futex::Futex) from `super`, so that `tests/loom_live.rs` runs
+//! The files here take their atomics and [`Futex`](futex::Futex) from `super`, so that `loom/tests/live.rs` runs
 //! these very files on loom's.
 
 mod futex;

@@ -4,15 +4,15 @@
 //! deadlock, an order that is missing as a race on a cell or a value that is not there.
 #![allow(unsafe_code, reason = "items are pushed by pointer, and loom's cells give pointers")]
 
-#[path = "../src/live/sync/idle.rs"]
+#[path = "../../src/live/sync/idle.rs"]
 mod idle;
-#[path = "../src/live/sync/inbox.rs"]
+#[path = "../../src/live/sync/inbox.rs"]
 mod inbox;
-#[path = "../src/live/sync/local.rs"]
+#[path = "../../src/live/sync/local.rs"]
 mod local;
-#[path = "../src/live/sync/request.rs"]
+#[path = "../../src/live/sync/request.rs"]
 mod request;
-#[path = "../src/live/sync/token.rs"]
+#[path = "../../src/live/sync/token.rs"]
 mod token;
 
 use std::{ptr::NonNull, sync::Arc};
