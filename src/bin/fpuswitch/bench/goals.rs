@@ -37,7 +37,7 @@ pub(super) const GOALS: [Goal; 9] = [
         What::Coroutine,
         3.0,
         None,
-        "switch-out and switch-in, the run queue, and control words to memory and back are some four hundred instructions, evenly spread",
+        "switch-out and switch-in, the run queue, and control words to memory and back are some three hundred instructions, evenly spread",
     ),
     at_most(
         What::Swap,
