@@ -81,7 +81,8 @@ pub use event::{
 };
 pub use ids::{CpuId, IdError, TaskId};
 pub use value::{PageAccess, Pkru, Value, ValueError};
-#[cfg(doctest)]
+// One of its examples needs `live`.
+#[cfg(all(doctest, feature = "live", target_arch = "x86_64", target_os = "linux"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
