@@ -102,8 +102,11 @@ fn every_invariant_has_a_row_that_names_tests_that_there_are() {
 
 #[test]
 fn the_other_document_names_tests_that_there_are() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential");
-    let elsewhere = fs::read_dir(folder).expect("the tests").map(|entry| entry.expect("an entry").path());
+    let folders = ["audit", "differential", "live"].map(|name| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+        fs::read_dir(folder).expect("the tests")
+    });
+    let elsewhere = folders.into_iter().flatten().map(|entry| entry.expect("an entry").path());
     let mut text: String = elsewhere.map(|path| fs::read_to_string(path).expect("a test")).collect();
     text += include_str!("../src/check/explore/tests.rs");
     let tests = tests();
