@@ -276,8 +276,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
 unsafe fn divert(context: &mut libc::ucontext_t) {
     let frame = (&raw const *context).addr();
     let registers = &mut context.uc_mcontext.gregs;
-    // SAFETY: by (a); the words are this OS thread's.
-    let gate = unsafe { &mut *gate::this() };
+    // SAFETY: by (a). Its words are this OS thread's; of those that the kernel may be at, atomics alone are looked at.
+    let gate = unsafe { &*gate::this() };
     let rip = registers[libc::REG_RIP as usize] as usize;
     let rsp = registers[libc::REG_RSP as usize] as usize;
     // SAFETY: the context of a gate whose user code runs is a fiber.
