@@ -406,7 +406,9 @@ impl<P: Policy> Cpu<P> {
 
 impl<P> Drop for Cpu<P> {
     fn drop(&mut self) {
-        // First: from here on no signal handler looks at the gate.
+        // What is in the registers is nobody's who can still be here, and Rust code expects the x87 stack to be empty.
+        self.regs.take_for_kernel();
+        // From here on no signal handler looks at the gate.
         user::set_is_cpu(false);
         let _ = system::replace_gs(self.previous_gs);
         // SAFETY: made by `new`, and GS points elsewhere by now.
