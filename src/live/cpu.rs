@@ -98,7 +98,7 @@ impl<P: Policy> Cpu<P> {
     /// (a) The OS thread uses GS for nothing else as long as the CPU is there. (b) With [`GateMode::Bare`], the proof is
     /// of all code that runs between one call of [`run`](Self::run) and the next, at the address that it is called by, but
     /// for what is between [`kernel_fpu_begin`](Self::kernel_fpu_begin) and its end. (c) No other CPU with this `id`, living
-    /// or gone, has run or will run a fiber that this one runs.
+    /// or gone, has run or will run a fiber that this one runs; and `id` is not `u32::MAX`, which names none.
     pub unsafe fn new(id: CpuId, policy: P, mode: GateMode) -> Result<Self, LiveError> {
         if user::is_cpu() {
             return Err(LiveError::AlreadyCpu);
