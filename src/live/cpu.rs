@@ -98,7 +98,7 @@ impl<P: Policy> Cpu<P> {
     /// (a) The OS thread uses GS for nothing else as long as the CPU is there. (b) With [`GateMode::Bare`], the proof is
     /// of all code that runs between one call of [`run`](Self::run) and the next, at the address that it is called by, but
     /// for what is between [`kernel_fpu_begin`](Self::kernel_fpu_begin) and its end. (c) No other CPU with this `id`, living
-    /// or gone, has run or will run a fiber that this one runs.
+    /// or gone, has run or will run a fiber that this one runs; and `id` is not `u32::MAX`, which names none.
     pub unsafe fn new(id: CpuId, policy: P, mode: GateMode) -> Result<Self, LiveError> {
         if user::is_cpu() {
             return Err(LiveError::AlreadyCpu);
@@ -406,7 +406,9 @@ impl<P: Policy> Cpu<P> {
 
 impl<P> Drop for Cpu<P> {
     fn drop(&mut self) {
-        // First: from here on no signal handler looks at the gate.
+        // What is in the registers is nobody's who can still be here, and Rust code expects the x87 stack to be empty.
+        self.regs.take_for_kernel();
+        // From here on no signal handler looks at the gate.
         user::set_is_cpu(false);
         let _ = system::replace_gs(self.previous_gs);
         // SAFETY: made by `new`, and GS points elsewhere by now.

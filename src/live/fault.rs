@@ -29,7 +29,7 @@ const SEGV_PKUERR: c_int = 4;
 /// [`Machine::start`]: super::Machine::start
 pub fn report_faults() -> Result<(), LiveError> {
     for (chain, signal) in [(&SEGV, libc::SIGSEGV), (&BUS, libc::SIGBUS)] {
-        // SAFETY: (a) the handler formats into bytes on its stack, and writes them with write(2).
+        // SAFETY: (a) the handler formats into bytes on its stack, writes them with write(2), and keeps errno.
         unsafe { chain.install(signal, on_fault, 0) }.map_err(|error| LiveError::Signal { signal, error })?;
     }
     Ok(())
@@ -42,7 +42,11 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     let is_fault = code > 0;
     // SAFETY: a CPU's GS points to its gate, whose words are this OS thread's.
     if is_fault && user::is_cpu() && unsafe { (*gate::this()).in_user.load(Relaxed) } != 0 {
+        // SAFETY: this thread's errno, always valid (errno(3)).
+        let errno = unsafe { *libc::__errno_location() };
         report(signal, code, address);
+        // SAFETY: likewise. Who had the signal before may mend the fault, and the code go on.
+        unsafe { *libc::__errno_location() = errno };
     }
     let chain = if signal == libc::SIGBUS { &BUS } else { &SEGV };
     // SAFETY: (a) they are this signal's.

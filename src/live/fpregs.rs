@@ -25,7 +25,7 @@ const XSTATE_BV_AT: usize = 512;
 pub struct Fpregs {
     pub(super) gate: *mut Gate,
     pub(super) form: &'static Form,
-    /// The x87 stack may hold something: user code was stopped where no ABI says that it is empty.
+    /// The x87 stack may hold something: user code was stopped where no ABI says that it is empty, or an image was loaded.
     pub(super) is_x87_in_use: bool,
 }
 
@@ -125,6 +125,8 @@ impl RegisterFile for Fpregs {
         // SAFETY: (a) as for `save`. (b) Nothing but saves and this crate writes an image, and those write what a
         // restore takes.
         unsafe { instructions::restore(image.as_ptr(), components.bits()) };
+        // Also if its user code does not run before another's is loaded.
+        self.is_x87_in_use = true;
         Ok(())
     }
 

@@ -185,10 +185,13 @@ impl Drop for Tick {
 }
 
 /// A stack for signal handlers of the calling OS thread; dropped there, the one before is in force again.
+///
+/// If another is in force when it is dropped, that one stays, and the memory of this one is never freed: the other may
+/// put it in force again.
 #[derive(Debug)]
 pub struct SignalStack {
     /// Never grown or shrunk while the system knows it.
-    _bytes: Vec<u8>,
+    bytes: Vec<u8>,
     previous: libc::stack_t,
     /// It is of the OS thread that made it.
     _not_send: core::marker::PhantomData<*const ()>,
@@ -208,7 +211,7 @@ impl SignalStack {
         let mut previous: libc::stack_t = unsafe { mem::zeroed() };
         // SAFETY: the bytes live until `drop` takes them from the system (sigaltstack(2)).
         match unsafe { libc::sigaltstack(&stack, &mut previous) } {
-            0 => Ok(Self { _bytes: bytes, previous, _not_send: core::marker::PhantomData }),
+            0 => Ok(Self { bytes, previous, _not_send: core::marker::PhantomData }),
             _ => Err(system::last_error("sigaltstack")),
         }
     }
@@ -216,8 +219,15 @@ impl SignalStack {
 
 impl Drop for SignalStack {
     fn drop(&mut self) {
-        // SAFETY: what was in force before `new`, on the same OS thread.
-        unsafe { libc::sigaltstack(&self.previous, ptr::null_mut()) };
+        // SAFETY: zeros are a `stack_t`.
+        let mut in_force: libc::stack_t = unsafe { mem::zeroed() };
+        // SAFETY: no new stack, and room for the one in force.
+        let known = unsafe { libc::sigaltstack(ptr::null(), &mut in_force) };
+        let is_ours = known == 0 && in_force.ss_sp == self.bytes.as_mut_ptr().cast();
+        // SAFETY: what was in force before `new`, on the same OS thread: not ours, or not freed while it is to come back.
+        if !is_ours || unsafe { libc::sigaltstack(&self.previous, ptr::null_mut()) } != 0 {
+            mem::forget(mem::take(&mut self.bytes));
+        }
     }
 }
 
@@ -266,8 +276,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
 unsafe fn divert(context: &mut libc::ucontext_t) {
     let frame = (&raw const *context).addr();
     let registers = &mut context.uc_mcontext.gregs;
-    // SAFETY: by (a); the words are this OS thread's.
-    let gate = unsafe { &mut *gate::this() };
+    // SAFETY: by (a). Its words are this OS thread's; of those that the kernel may be at, atomics alone are looked at.
+    let gate = unsafe { &*gate::this() };
     let rip = registers[libc::REG_RIP as usize] as usize;
     let rsp = registers[libc::REG_RSP as usize] as usize;
     // SAFETY: the context of a gate whose user code runs is a fiber.

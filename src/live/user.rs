@@ -217,6 +217,13 @@ fn is_wanted() -> bool {
     wanted != 0
 }
 
+/// What is in front of a section stays there, what is in it stays in it, and what is behind it behind: the handler, which
+/// reads the counts, runs on the same OS thread.
+#[inline(always)]
+fn here() {
+    core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+}
+
 /// A count that goes up, and down again when dropped: also when a panic unwinds.
 macro_rules! counted {
     ($name:ident, $cell:ident) => {
@@ -227,9 +234,9 @@ macro_rules! counted {
             fn new(fiber: NonNull<Fiber>) -> Self {
                 // SAFETY: the calling fiber is alive as long as its own code runs.
                 let count = unsafe { &fiber.as_ref().$cell };
+                here();
                 count.set(count.get() + 1);
-                // What is in the section stays behind this: the handler runs on the same OS thread.
-                core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+                here();
                 Self(fiber)
             }
         }
@@ -237,10 +244,11 @@ macro_rules! counted {
         impl Drop for $name {
             #[inline]
             fn drop(&mut self) {
-                core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
                 // SAFETY: as above.
                 let count = unsafe { &self.0.as_ref().$cell };
+                here();
                 count.set(count.get() - 1);
+                here();
             }
         }
     };

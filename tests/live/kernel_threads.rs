@@ -83,6 +83,15 @@ fn a_panic_in_a_step_is_carried_to_the_join() {
     let panic = thread.join().expect_err("the panic");
     let said = panic.downcast_ref::<&str>().copied().unwrap_or_default();
     assert!(said.contains("cannot wait"), "{said}");
+    // Another's kernel thread would wait for ever, if the two did so for each other.
+    let mut other = Some(crate::support::machine(1));
+    let thread = machine.spawn_kernel_counting(move || {
+        let _ = other.take().map(fpuswitch::live::Machine::shutdown);
+        Step::Done
+    });
+    let panic = thread.join().expect_err("the panic");
+    let said = panic.downcast_ref::<&str>().copied().unwrap_or_default();
+    assert!(said.contains("cannot wait"), "{said}");
     assert!(current().is_none());
     assert_eq!(machine.spawn(|| 1).expect("a thread").join().expect("no panic"), 1);
 }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "signal handlers")]
 
 use crate::support::start;
-use fpuswitch::live::{Config, Machine, preempt_self, preemptible, yield_now};
+use fpuswitch::live::{Config, Machine, preempt::SignalStack, preempt_self, preemptible, yield_now};
 use std::{
     mem, ptr,
     sync::{
@@ -138,4 +138,36 @@ pub(crate) fn last_signal() {
     let machine = start("owner-slot", Config { cpus: 1, signal, ..Config::default() }).expect("a machine");
     send(signal, &machine);
     assert!(is_preempted(&machine));
+}
+
+/// Where the alternate stack of the calling OS thread is.
+fn alternate_stack() -> usize {
+    // SAFETY: zeros are a `stack_t`, and there is room for the one in force (sigaltstack(2)).
+    unsafe {
+        let mut stack: libc::stack_t = mem::zeroed();
+        assert_eq!(libc::sigaltstack(ptr::null(), &mut stack), 0);
+        stack.ss_sp.addr()
+    }
+}
+
+/// Dropped in whatever order, no stack is in force whose memory somebody else may get.
+#[test]
+fn a_stack_that_another_brings_back_is_not_freed() {
+    let at_first = alternate_stack();
+    let outer = SignalStack::new().expect("a stack");
+    let outer_at = alternate_stack();
+    let inner = SignalStack::new().expect("a stack");
+    drop(inner);
+    assert_eq!(alternate_stack(), outer_at);
+    let inner = SignalStack::new().expect("a stack");
+    let inner_at = alternate_stack();
+    drop(outer);
+    assert_eq!(alternate_stack(), inner_at);
+    drop(inner);
+    // Brought back, and nobody else's.
+    assert_eq!(alternate_stack(), outer_at);
+    let next = SignalStack::new().expect("a stack");
+    assert_ne!(alternate_stack(), outer_at);
+    drop(next);
+    assert_ne!(at_first, outer_at);
 }

@@ -19,7 +19,7 @@ use super::{
     cpu::{Cpu, kernel_path},
     fault,
     preempt::{Signal, SignalStack, Target, Tick},
-    sync,
+    sync, user,
 };
 use crate::{CpuId, fpu::Policy};
 use alloc::{format, sync::Arc, vec::Vec};
@@ -188,13 +188,15 @@ impl Machine {
     /// Waits until all threads have ended, and stops the CPUs. Threads that wait for nobody are waited for all the same.
     ///
     /// # Panics
-    /// In one of its own threads, which would wait for its own end.
+    /// In one of its own threads, which would wait for its own end; and in the kernel of a CPU, such as in a kernel thread,
+    /// which cannot wait.
     pub fn shutdown(mut self) -> Counts {
         let is_own = current().is_some_and(|thread| Arc::ptr_eq(&thread.inner.shared, &self.shared));
         assert!(
             !is_own,
             "a machine cannot be shut down by its own thread, which would wait for itself; drop it"
         );
+        user::refuse_in_kernel();
         self.shared.close();
         for os_thread in self.os_threads.drain(..) {
             // A CPU does not panic: it aborts.

@@ -80,6 +80,11 @@ impl Spawn {
 
     /// Makes a thread that runs `f`. Until it has started any CPU may take it; then it stays there.
     ///
+    /// The threads of a CPU have one OS thread's thread-locals in common, and code that relies on the order of calls on an
+    /// OS thread does not know that they take turns. So no call to the kernel may come inside of the initialiser of a
+    /// `thread_local!`, where another thread's value would be dropped while it is borrowed, nor inside of a scope for
+    /// which a library keeps a reference in a thread-local (`scoped-tls`). The compiler does not check that.
+    ///
     /// # Errors
     /// [`LiveError::Mappings`] when there is no memory for its stack; [`LiveError::Ended`] when the machine has ended.
     pub fn spawn<F, T>(self, f: F) -> Result<JoinHandle<T>, LiveError>
@@ -142,7 +147,8 @@ impl Spawn {
     }
 
     /// Makes a kernel thread: `step` is called again and again by the kernel of a CPU, as it says, and has no FPU state.
-    /// Each step may use the registers: their owner is saved first. It must not wait for green threads.
+    /// Each step may use the registers: their owner is saved first. It must not wait for green threads. PKRU is what Linux
+    /// gives kernel threads (55555554H): memory of other keys than 0 is not accessible.
     ///
     /// # Errors
     /// [`LiveError::Registers`]; [`LiveError::Ended`] when the machine has ended.

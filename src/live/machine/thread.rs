@@ -40,6 +40,8 @@ pub(super) enum Body {
 pub(super) struct Inner {
     /// First: the fiber that runs is known by its address.
     pub(super) fiber: UnsafeCell<Fiber>,
+    /// The fiber's: others may not look into that while its CPU writes it.
+    id: TaskId,
     link: AtomicPtr<Inner>,
     pub(super) token: Token,
     /// Of a wait for another thread's end: apart, so that neither wait takes the other's notification.
@@ -79,6 +81,7 @@ impl Inner {
         stack: Option<DefaultStack>,
     ) -> Self {
         Self {
+            id: fiber.id(),
             fiber: UnsafeCell::new(fiber),
             link: AtomicPtr::default(),
             token: Token::new(),
@@ -115,8 +118,7 @@ pub struct Thread {
 impl Thread {
     /// The task that the protocol knows it as.
     pub fn id(&self) -> TaskId {
-        // SAFETY: the name never changes.
-        unsafe { (*self.inner.fiber.get()).id() }
+        self.inner.id
     }
 
     /// The name that it was given.
@@ -137,8 +139,10 @@ impl Thread {
     fn notify(&self, token: &Token) {
         if token.unpark() == Unpark::MustWake {
             let home = CpuId(self.inner.home.load(Relaxed));
-            // SAFETY: `MustWake`: the thread is ours, in no list, and alive while it waits.
-            unsafe { self.inner.shared.hand_over(NonNull::from(&*self.inner), home) };
+            // The whole `Arc`'s, as `door::end` makes it one again.
+            let inner = Arc::as_ptr(&self.inner).cast_mut();
+            // SAFETY: `MustWake`: the thread is ours, in no list, and alive while it waits. `Arc` pointers are not null.
+            unsafe { self.inner.shared.hand_over(NonNull::new_unchecked(inner), home) };
         }
     }
 
@@ -166,7 +170,7 @@ impl fmt::Debug for Thread {
 
 /// The calling green thread; `None` elsewhere.
 pub fn current() -> Option<Thread> {
-    let inner = ptr::from_ref(calling()?);
+    let inner = calling_inner()?.as_ptr().cast_const();
     // SAFETY: a thread is in an `Arc`, and alive while its code runs.
     let inner = unsafe {
         Arc::increment_strong_count(inner);
@@ -178,11 +182,16 @@ pub fn current() -> Option<Thread> {
 /// The thread whose code this is.
 #[inline]
 fn calling<'a>() -> Option<&'a Inner> {
-    // SAFETY: a fiber is alive while its code runs; one of a machine is the first field of an `Inner`, likewise.
-    unsafe {
-        let fiber = user::current()?;
-        (*fiber.as_ptr()).is_of_machine.then(|| fiber.cast().as_ref())
-    }
+    // SAFETY: it is alive while its code runs.
+    calling_inner().map(|inner| unsafe { inner.as_ref() })
+}
+
+/// Where the thread is whose code this is, by the pointer that its `Arc` gave.
+#[inline]
+fn calling_inner() -> Option<NonNull<Inner>> {
+    let fiber = user::current()?;
+    // SAFETY: a fiber is alive while its code runs; one of a machine is the first field of an `Inner`.
+    unsafe { (*fiber.as_ptr()).is_of_machine }.then(|| fiber.cast())
 }
 
 /// # Panics
