@@ -160,7 +160,7 @@ fn frames() -> Vec<String> {
 #[test]
 fn backtraces_end_at_the_root_of_the_thread() {
     fn check(frames: &[String]) {
-        let root = frames.iter().rposition(|frame| frame.contains("live::gate::root"));
+        let root = frames.iter().rposition(|frame| frame.contains("live::gate::stubs::root"));
         assert_eq!(root, Some(frames.len() - 1), "{frames:#?}");
         assert!(frames.iter().any(|frame| frame.ends_with("main")), "{frames:#?}");
     }

@@ -45,9 +45,9 @@ pub(super) unsafe extern "C" fn end(thread: *mut Inner) {
     // SAFETY: by (a): `spawn` made the handle the scheduler's.
     let thread = unsafe { Arc::from_raw(thread.cast_const()) };
     drop(thread.stack.take());
-    if let Body::Kernel { argument, end, .. } = thread.body {
+    if let Body::Kernel(body) = &thread.body {
         // SAFETY: the pair is what `spawn_kernel` made, and by (a) no step runs any more.
-        unsafe { end(argument) };
+        unsafe { (body.end)(body.argument) };
     }
     let shared = Arc::clone(&thread.shared);
     drop(thread);

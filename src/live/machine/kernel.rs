@@ -6,7 +6,7 @@
 use super::{
     door,
     shared::{PerCpu, Shared},
-    thread::{Body, Inner, StepFn},
+    thread::{Body, Inner, KernelBody},
 };
 use crate::{
     CpuId,
@@ -173,7 +173,7 @@ impl<P: Policy> Core<P> {
         // SAFETY: it is ours.
         let next = match unsafe { &thread.as_ref().body } {
             Body::User(_) => self.run(thread),
-            Body::Kernel { step, argument, is_fpu_free, .. } => self.step(*step, *argument, *is_fpu_free),
+            Body::Kernel(body) => self.step(body),
         };
         if next == Next::End {
             // SAFETY: (a), (b) as above.
@@ -236,7 +236,8 @@ impl<P: Policy> Core<P> {
 
     /// One step of a kernel thread, which uses no registers or is behind a door.
     #[inline]
-    fn step(&mut self, step: StepFn, argument: *mut (), is_fpu_free: bool) -> Next {
+    fn step(&mut self, body: &KernelBody) -> Next {
+        let KernelBody { step, argument, is_fpu_free, .. } = *body;
         // SAFETY: (a) the kernel path of this CPU. (b) No fiber is current that has a state. `call_step`: the pair is what
         // `spawn_kernel` made, and the audit has seen those that are called without a door.
         let said = unsafe {

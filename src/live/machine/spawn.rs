@@ -4,7 +4,7 @@ use super::{
     Shared,
     join::{JoinHandle, Packet},
     kernel::step,
-    thread::{self, Body, Inner, StepFn, Thread},
+    thread::{self, Body, Inner, KernelBody, StepFn, Thread},
 };
 use crate::{
     CpuId,
@@ -183,8 +183,8 @@ impl Spawn {
         let fiber = Fiber::of_kernel()?;
         let steps = Box::new(Steps { step, packet: Arc::clone(&packet), panic: None });
         let argument = Box::into_raw(steps).cast();
-        let body = Body::Kernel { step: call, argument, is_fpu_free, end: end_steps::<F> };
-        let thread = self.add(fiber, body, false, None).inspect_err(|_| {
+        let body = KernelBody { step: call, argument, is_fpu_free, end: end_steps::<F> };
+        let thread = self.add(fiber, Body::Kernel(Box::new(body)), false, None).inspect_err(|_| {
             // SAFETY: just made, and no thread has it.
             drop(unsafe { Box::from_raw(argument.cast::<Steps<F>>()) });
         })?;

@@ -31,8 +31,18 @@ pub(super) type StepFn = unsafe extern "C" fn(*mut ()) -> u64;
 pub(super) enum Body {
     /// User code: begins with this, once.
     User(Cell<Option<Box<dyn FnOnce() + Send>>>),
-    /// Kernel code.
-    Kernel { step: StepFn, argument: *mut (), is_fpu_free: bool, end: unsafe fn(*mut ()) },
+    /// Kernel code. In a box, as most threads have none.
+    Kernel(Box<KernelBody>),
+}
+
+/// What a kernel thread runs.
+pub(super) struct KernelBody {
+    pub(super) step: StepFn,
+    pub(super) argument: *mut (),
+    /// The step touches no FPU register.
+    pub(super) is_fpu_free: bool,
+    /// Drops the argument.
+    pub(super) end: unsafe fn(*mut ()),
 }
 
 /// A thread. Its CPU's kernel has it, or a list, or an unparker: see `sync`.
