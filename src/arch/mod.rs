@@ -14,10 +14,10 @@ pub(crate) use result::{Absent, HardwareFault, OpError, RestoreOp, Source, Targe
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod x86_64;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", feature = "live"))]
-pub(crate) use x86_64::signals::Chain;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use x86_64::{Features, Host, Mapping, Measurement, ParkedRegs, through_pkru};
+#[cfg(all(target_arch = "x86_64", target_os = "linux", feature = "live"))]
+pub(crate) use x86_64::{is_op, signals::Chain};
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod unsupported;

@@ -4,7 +4,7 @@
 //! the standard error output, and the signal to whoever had it before; if that was nobody, the process ends by it.
 
 use super::{LiveError, gate, machine::thread_name, system, user};
-use crate::arch::Chain;
+use crate::arch::{Chain, is_op};
 use core::{
     ffi::{c_int, c_void},
     fmt::{self, Write},
@@ -38,10 +38,13 @@ pub fn report_faults() -> Result<(), LiveError> {
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the system gives both to a handler with SA_SIGINFO, for as long as it runs.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
+    // SAFETY: likewise.
+    let rip = unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] };
     // Codes of faults are positive.
     let is_fault = code > 0;
+    let is_mistake = is_fault && !is_op(rip as usize);
     // SAFETY: a CPU's GS points to its gate, whose words are this OS thread's.
-    if is_fault && user::is_cpu() && unsafe { (*gate::this()).in_user.load(Relaxed) } != 0 {
+    if is_mistake && user::is_cpu() && unsafe { (*gate::this()).in_user.load(Relaxed) } != 0 {
         // SAFETY: this thread's errno, always valid (errno(3)).
         let errno = unsafe { *libc::__errno_location() };
         report(signal, code, address);

@@ -150,7 +150,7 @@ pub unsafe fn enter_keeping(call: u32, argument: u64) -> u64 {
 /// (`malloc`, `println!`, most of the C library), but for sections of [`preempt_off`]. (b) If the kernel may have another
 /// CPU go on with a preempted fiber: as (b) of [`enter`], at every instruction. (c) The code keeps to the red zone, and
 /// signals of other numbers that may come meanwhile are handled on an alternate stack (SA_ONSTACK): a handler on the
-/// fiber's own would be preempted with it, and its signal stay blocked for others.
+/// fiber's own would be preempted with it, and its signal stay blocked for others. They call nothing of this module.
 ///
 /// # Examples
 /// ```

@@ -2,7 +2,11 @@
 #![allow(unsafe_code, reason = "faults, and signal handlers")]
 
 use crate::support::{STORY, machine};
-use fpuswitch::live::{park, yield_now};
+use fpuswitch::{
+    Rfbm,
+    live::{park, yield_now},
+    registers::{Fault, HostRegs, RegisterFile},
+};
 use std::{hint::black_box, ptr, time::Duration};
 
 #[test]
@@ -29,6 +33,18 @@ fn story() {
             run("handled", 64, || {
                 // SAFETY: none, likewise.
                 unsafe { ptr::null_mut::<u32>().write_volatile(1) };
+            });
+        }
+        "op" => {
+            // Its handler first, so that the report's gets the fault first.
+            let mut host = HostRegs::new().expect("the host's registers");
+            run("op", 256, move || {
+                let mut image = host.new_image();
+                host.save(Rfbm::ALL, &mut image);
+                // Reserved in the header of either format.
+                image.area_mut().bytes_mut()[528] = 1;
+                assert_eq!(host.restore(Rfbm::ALL, &image), Err(Fault::GeneralProtection));
+                panic!("a fault that is a result");
             });
         }
         "yield-in-unwinding" => run("unwinding", 64, || {

@@ -28,6 +28,14 @@ fn a_handler_that_was_there_gets_the_fault() {
 }
 
 #[test]
+fn a_fault_that_is_a_result_is_not_reported() {
+    let output = tell("op", &[]);
+    let said = said(&output);
+    assert!(output.status.success() && said.contains("a fault that is a result"), "{said}");
+    assert!(!said.contains("green thread"), "{said}");
+}
+
+#[test]
 fn a_yield_while_a_panic_unwinds_aborts() {
     let output = tell("yield-in-unwinding", &[]);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT));

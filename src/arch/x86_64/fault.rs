@@ -49,12 +49,17 @@ pub(super) extern "C" fn on_sigsegv(signal: c_int, info: *mut libc::siginfo_t, c
     unsafe { CHAIN.pass_on(is_fault, signal, info, context) };
 }
 
+/// Whether an address is an op's, where a fault is a result and nobody's mistake.
+pub(crate) fn is_op(rip: usize) -> bool {
+    OPS.iter().any(|op| *op as usize == rip)
+}
+
 /// If an op's first instruction faulted: goes on behind the op, with the vector in R10 and CR2 in R11.
 fn leave_op(registers: &mut [libc::greg_t; 23]) -> bool {
     let rip = registers[libc::REG_RIP as usize] as usize;
     // #GP and #PF are the op's own. The kernel can force a SIGSEGV for reasons of its own, with RIP there by chance.
     let is_fault = matches!(registers[libc::REG_TRAPNO as usize], 13 | 14);
-    let is_op = is_fault && OPS.iter().any(|op| *op as usize == rip);
+    let is_op = is_fault && is_op(rip);
     if is_op {
         registers[libc::REG_R10 as usize] = registers[libc::REG_TRAPNO as usize];
         registers[libc::REG_R11 as usize] = registers[libc::REG_CR2 as usize];

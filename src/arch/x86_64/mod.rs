@@ -33,6 +33,8 @@ pub(crate) mod signals;
 mod tests;
 mod window;
 
+#[cfg(feature = "live")]
+pub(crate) use fault::is_op;
 pub(crate) use features::{Features, Host};
 pub(crate) use instructions::Measurement;
 pub(crate) use mapping::Mapping;
