@@ -106,6 +106,9 @@ impl<P: Policy> Cpu<P> {
         if policy.form().lets_foreign_registers_into_user_mode() {
             return Err(LiveError::Policy { name: policy.name() });
         }
+        if system::permits_tiles() {
+            return Err(LiveError::Tiles);
+        }
         let form = Form::of_this_cpu()?;
         let mut parked = AlignedBytes::zeroed(form.parked().len());
         parked.as_mut().copy_from_slice(form.parked());

@@ -32,7 +32,8 @@ use core::{
 /// region where it is [preempted](super::preemptible), at any instruction. That is sound for user code which has nothing
 /// there that depends on the OS thread: no reference to a thread-local, no lock that the thread which took it has to release
 /// (`std::sync::Mutex` is one), no value that is not `Send`. The compiler may keep the address of a thread-local across a
-/// call to the kernel. Who cannot promise that keeps each fiber on the CPU that ran it first.
+/// call to the kernel. Who cannot promise that keeps each fiber on the CPU that ran it first. This crate's own calls
+/// have such an address too: the OS threads of the CPUs that run a fiber stay CPUs as long as it lives.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Fiber {
@@ -67,7 +68,7 @@ impl Fiber {
     /// below. `base` is rounded down to a multiple of 16 (System V ABI, section 3.2.2 "The Stack Frame").
     ///
     /// # Errors
-    /// [`LiveError::Registers`], [`LiveError::Tiles`]; [`LiveError::Stack`] for a stack of less than a kilobyte. That is
+    /// [`LiveError::Registers`]; [`LiveError::Stack`] for a stack of less than a kilobyte. That is
     /// little: a preemption alone takes 344 bytes.
     ///
     /// # Safety

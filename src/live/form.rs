@@ -1,6 +1,6 @@
 //! How registers are kept in memory here: the CPU's layout, the instruction that saves, and the initial image.
 
-use super::{LiveError, gate, system};
+use super::{LiveError, gate};
 use crate::{
     Component, ComponentSet,
     arch::Features,
@@ -46,16 +46,13 @@ impl Form {
     /// What XCR0 enables, but PKRU, which is switched beside it, and tiles.
     ///
     /// # Errors
-    /// [`LiveError::Registers`] for a CPU without FXSAVE; [`LiveError::Tiles`] if the process may use tiles.
+    /// [`LiveError::Registers`] for a CPU without FXSAVE.
     pub(super) fn of_this_cpu() -> Result<&'static Self, LiveError> {
         FORM.get_or_init(|| Self::find(None)).as_ref().map_err(Clone::clone)
     }
 
     /// With the instruction that is asked for, which the CPU has, or the best.
     fn find(asked: Option<SaveInstruction>) -> Result<Self, LiveError> {
-        if system::permits_tiles() {
-            return Err(LiveError::Tiles);
-        }
         let features = Features::detect()?;
         let host = features.host_layout();
         let tiles = ComponentSet::EMPTY.with(Component::TILECFG).with(Component::TILEDATA);

@@ -22,7 +22,7 @@ const XSTATE_BV_AT: usize = 512;
 ///
 /// It belongs to the kernel of one OS thread; what is done with it there is `Cpu`'s business.
 #[derive(Debug)]
-pub struct Fpregs {
+pub(super) struct Fpregs {
     pub(super) gate: *mut Gate,
     pub(super) form: &'static Form,
     /// The x87 stack may hold something: user code was stopped where no ABI says that it is empty, or an image was loaded.

@@ -7,7 +7,7 @@ use super::{
     Call, JoinHandle, LiveError, Spawn, enter_from_asm, form::Form, image::LiveImage, preempt_self,
     preemptible, syscall,
 };
-use crate::{ComponentSet, Value, registers::Image};
+use crate::{Component, ComponentSet, Value, registers::Image};
 use core::{arch::naked_asm, time::Duration};
 use std::time::Instant;
 
@@ -21,7 +21,8 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// Registers that have those of `components` in use that are switched here.
+    /// Registers that have those of `components` in use that are switched here, but for x87: its stack has to be empty where
+    /// Rust code runs.
     ///
     /// # Errors
     /// [`LiveError::Registers`].
@@ -30,7 +31,7 @@ impl Registers {
         let mut image = LiveImage::new(form);
         // Its last two bits would be rounding control.
         let value = Value::new(76).unwrap_or(Value::KERNEL);
-        for component in (components & form.components()).iter() {
+        for component in (components & form.components()).without(Component::X87).iter() {
             let written = image.set(component, value);
             debug_assert_eq!(written, Ok(()), "it is one of the form's");
         }
@@ -50,7 +51,7 @@ impl Registers {
     /// As [`yield_now`](super::yield_now).
     #[inline]
     pub fn call(&self, call: Call, times: u64) {
-        super::user::current_or_panic();
+        super::machine::refuse_others();
         let (area, call) = (self.image.as_ptr(), call.number());
         // SAFETY: (a) as for `fill`. (b) This is a green thread, in no panic, and calls of this type are those of every
         // machine.

@@ -67,7 +67,6 @@ pub use fault::report_faults;
 pub use fiber::Fiber;
 #[doc(hidden)]
 pub use form::save_with;
-pub use fpregs::Fpregs;
 pub use gate::enter_from_asm;
 pub use image::LiveImage;
 

@@ -51,11 +51,13 @@ impl Signal {
     /// Installs the handler for a signal, once for the process. The handler that was there gets those that are not ours.
     ///
     /// # Errors
-    /// [`LiveError::Signal`] for a number that is none, or that cannot be caught, or that reports faults.
+    /// [`LiveError::Signal`] for a number that is none, or that cannot be caught, or that reports faults, or whose default
+    /// is to stop the process: one from elsewhere would do that.
     pub fn install(signal: c_int) -> Result<Self, LiveError> {
         let is_fault =
             [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP].contains(&signal);
-        let chain = usize::try_from(signal).ok().filter(|signal| *signal > 0 && !is_fault);
+        let stops = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal);
+        let chain = usize::try_from(signal).ok().filter(|signal| *signal > 0 && !is_fault && !stops);
         let chain = chain
             .and_then(|signal| CHAINS.get(signal))
             .ok_or(LiveError::Signal { signal, error: libc::EINVAL })?;

@@ -26,7 +26,9 @@ fn machines_that_cannot_be() {
         assert_eq!(error, LiveError::Policy { name: policy });
         assert!(error.to_string().contains(policy), "{error}");
     }
-    for signal in [0, -1, i32::MIN, libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGILL, 65, 1000] {
+    for signal in
+        [0, -1, i32::MIN, libc::SIGKILL, libc::SIGSTOP, libc::SIGTSTP, libc::SIGSEGV, libc::SIGILL, 65, 1000]
+    {
         let said = refused(Config { signal, ..Config::default() });
         assert!(said.starts_with(&format!("signal {signal} cannot be taken")), "{said}");
         assert!(matches!(Signal::install(signal), Err(LiveError::Signal { .. })));

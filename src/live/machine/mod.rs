@@ -9,8 +9,8 @@ mod thread;
 
 pub use join::JoinHandle;
 pub use spawn::{Spawn, Step};
-pub(super) use thread::thread_name;
 pub use thread::{Call, Thread, current, park, preempt_self, syscall, yield_now};
+pub(super) use thread::{refuse_others, thread_name};
 
 use super::{
     Config, Counts, Gate, GateMode, LiveError,

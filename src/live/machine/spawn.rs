@@ -156,7 +156,7 @@ impl Spawn {
     where
         F: FnMut() -> Step + Send + 'static,
     {
-        self.spawn_step(step, step_behind_door::<F>, false)
+        preempt_off(|| self.spawn_step(step, step_behind_door::<F>, false))
     }
 
     /// The same for a step that touches no FPU register, so that those may stay their owner's meanwhile. A panic in it
@@ -169,10 +169,12 @@ impl Spawn {
     where
         F: FnMut() -> Step + Send + 'static,
     {
-        if self.shared.is_bare {
-            audit::assert_fpu_free(&KernelPath::new(step_alone::<F> as *const ()))?;
-        }
-        self.spawn_step(step, step_alone::<F>, true)
+        preempt_off(|| {
+            if self.shared.is_bare {
+                audit::assert_fpu_free(&KernelPath::new(step_alone::<F> as *const ()))?;
+            }
+            self.spawn_step(step, step_alone::<F>, true)
+        })
     }
 
     fn spawn_step<F>(self, step: F, call: StepFn, is_fpu_free: bool) -> Result<JoinHandle<()>, LiveError>

@@ -215,6 +215,12 @@ fn calling_or_panic<'a>() -> &'a Inner {
     }
 }
 
+/// # Panics
+/// As [`yield_now`].
+pub(in crate::live) fn refuse_others() {
+    calling_or_panic();
+}
+
 /// Lets other threads of this CPU run, if there are any.
 ///
 /// Vector and x87 registers are not kept, as by any function; with the policy `call-boundary` they are not switched
