@@ -17,7 +17,6 @@ mod token;
 
 use std::{ptr::NonNull, sync::Arc};
 
-use fpuswitch::CpuId;
 use loom::{cell::UnsafeCell, sync::atomic::AtomicBool, thread};
 
 use self::{
@@ -28,6 +27,10 @@ use self::{
     request::{Request, RequestWord},
     token::{Park, Token, Unpark},
 };
+
+/// As the crate's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CpuId(u32);
 
 mod atomics {
     pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
