@@ -6,13 +6,12 @@
 
 use super::{
     GateMode, LiveError,
-    audit::KernelPath,
     counters::Counters,
     fiber::{Fiber, NOBODY},
     form::Form,
-    fpregs::{self, Fpregs},
+    fpregs::Fpregs,
     gate::{self, Gate},
-    image, instructions, system, user,
+    system, user,
 };
 use crate::{
     CpuId, EntryKind, KernelContext,
@@ -338,7 +337,7 @@ impl<P: Policy> Cpu<P> {
     /// Kernel code is about to use the registers, as all Rust code may that was not audited: a *door*. Their owner is
     /// saved if they hold its only copy. `current` is the current fiber, or null.
     ///
-    /// What follows is a call of a function that the audit knows as a [door](KernelPath::door): `#[inline(never)]`, so that none of
+    /// What follows is a call of a function that the audit knows as a [door](super::audit::KernelPath::door): `#[inline(never)]`, so that none of
     /// its code moves out in front of this, and `extern "C"`, so that nothing unwinds into the kernel path. Then comes
     /// [`kernel_fpu_end`](Self::kernel_fpu_end). Doors do not nest.
     ///
@@ -417,51 +416,6 @@ impl<P> Drop for Cpu<P> {
         // SAFETY: made by `new`, and GS points elsewhere by now.
         drop(unsafe { Box::from_raw(self.gate) });
     }
-}
-
-/// The path of a kernel that begins at the function `entry` and uses a [`Cpu`]: what that calls is known. Doors of its own,
-/// and functions that never return, are the caller's to add.
-///
-/// `entry` is the function that has every call of [`Cpu::run`] in it or in what it calls. What is audited is its code at
-/// this address; a compiler may make a copy of it for a call that it sees through. So it is `#[inline(never)]`, and called
-/// through a pointer that went through [`black_box`](core::hint::black_box).
-///
-/// # Examples
-/// ```
-/// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
-/// use fpuswitch::live::{GateMode, audit::assert_fpu_free, kernel_path};
-///
-/// # #[inline(never)]
-/// extern "C" fn kernel(runnable: u64) -> u64 {
-///     if runnable == 0 { steal() } else { runnable.trailing_zeros().into() }
-/// }
-///
-/// # #[inline(never)]
-/// extern "C" fn steal() -> u64 {
-///     (0.5 + f64::from(std::process::id())) as u64
-/// }
-///
-/// let path = kernel_path(kernel as *const ()).door(steal as *const ());
-/// let mode = match assert_fpu_free(&path) {
-///     Ok(proof) => GateMode::Bare(proof),
-///     Err(reason) => {
-///         println!("parked, because of {reason}");
-///         GateMode::Parked
-///     }
-/// };
-/// # assert!(matches!(mode, GateMode::Bare(_)));
-/// # let _: fn(u64) -> u64 = |runnable| kernel(runnable);
-/// # }
-/// ```
-pub fn kernel_path(entry: *const ()) -> KernelPath {
-    KernelPath::new(entry)
-        .site(gate::exit_stub as *const ())
-        .site(instructions::save as *const ())
-        .site(instructions::restore as *const ())
-        .site(instructions::take_for_kernel as *const ())
-        .door(image::free as *const ())
-        .door(fpregs::run as *const ())
-        .diverging(impossible as *const ())
 }
 
 /// What the protocol rules out: to go on would corrupt somebody's registers.

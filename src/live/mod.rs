@@ -54,6 +54,7 @@ mod image;
 mod instructions;
 mod machine;
 pub mod measure;
+mod path;
 pub mod preempt;
 mod sync;
 mod system;
@@ -61,7 +62,7 @@ mod user;
 
 pub use config::{Config, Gate};
 pub use counters::{Counters, Counts};
-pub use cpu::{Cpu, Entered, Flush, kernel_path};
+pub use cpu::{Cpu, Entered, Flush};
 pub use error::LiveError;
 pub use fault::report_faults;
 pub use fiber::Fiber;
@@ -74,6 +75,7 @@ pub use machine::{
     Call, GateReport, JoinHandle, Machine, Spawn, Step, Thread, current, park, preempt_self, syscall,
     yield_now,
 };
+pub use path::kernel_path;
 pub use user::{enter, enter_keeping, is_fiber, preempt_off, preemptible};
 
 /// Where the kernel of a CPU finds the registers.

@@ -16,8 +16,8 @@ use super::{
     Config, Counts, Gate, GateMode, LiveError,
     audit::{self, FpuFree, KernelPath, NotFpuFree},
     config::MOST_CPUS,
-    cpu::{Cpu, kernel_path},
-    fault,
+    cpu::Cpu,
+    fault, kernel_path,
     preempt::{Signal, SignalStack, Target, Tick},
     sync, user,
 };
