@@ -6,8 +6,13 @@ use crate::{
     support::{POLICIES, start},
 };
 use fpuswitch::{
-    Value,
-    live::{Call, Config, Gate, Step, preemptible},
+    CpuId, Value,
+    fpu::policy::OwnerSlot,
+    live::{
+        Call, Config, Cpu, Entered, Fiber, Gate, GateMode, Step,
+        audit::{KernelPath, assert_fpu_free},
+        enter_from_asm, preemptible,
+    },
 };
 use std::{
     arch::asm,
@@ -85,4 +90,76 @@ fn hardware_control_words_are_the_threads_own() {
         kernel.join().expect("the default control words");
     }
     println!("HARDWARE live-control-words: ran");
+}
+
+/// What the fiber below loads, and what it finds again.
+#[repr(C)]
+struct Loaded {
+    fcw: u16,
+    found_fcw: u16,
+    mxcsr: u32,
+    found_mxcsr: u32,
+}
+
+/// Loads other control words, calls the kernel (0), says what is there afterwards, and ends (1).
+unsafe extern "C" fn load_and_call(words: *mut ()) -> ! {
+    // SAFETY: the words are the test's; the control words are the default again behind the block.
+    unsafe {
+        asm!(
+            "ldmxcsr [r12 + 4]",
+            "fldcw [r12]",
+            "xor edi, edi",
+            "xor esi, esi",
+            "call {enter}",
+            "stmxcsr [r12 + 8]",
+            "fnstcw [r12 + 2]",
+            "fninit",
+            "mov dword ptr [r12 + 4], 0x1f80",
+            "ldmxcsr [r12 + 4]",
+            in("r12") words,
+            enter = sym enter_from_asm,
+            clobber_abi("sysv64"),
+        );
+        fpuswitch::live::enter(1, 0);
+    }
+    std::process::abort()
+}
+
+extern "C" fn nothing() {}
+
+/// On the kernel path itself, where no door has reset them: Rust code runs there.
+#[test]
+fn hardware_the_kernel_path_has_the_default_control_words() {
+    let kernel = || {
+        // Only this test's reading of control words is on the path: it changes nothing.
+        let proof = assert_fpu_free(&KernelPath::new(nothing as *const ())).expect("no FPU instruction");
+        // SAFETY: (a) a new OS thread. (b) What runs between two calls of `run` may use vector registers, of which the
+        // fiber has none live. (c) The only CPU.
+        let mut cpu = unsafe { Cpu::new(CpuId(0), OwnerSlot, GateMode::Bare(proof)) }.expect("a CPU");
+        for words in WORDS {
+            let mut loaded = Loaded { fcw: words.fcw, found_fcw: 0, mxcsr: words.mxcsr, found_mxcsr: 0 };
+            let mut stack = vec![0_u128; 4096];
+            let stack = stack.as_mut_ptr_range();
+            // SAFETY: (a) the stack is there as long as the fiber. (b) It ends by call 1.
+            let fiber = unsafe {
+                Fiber::new(stack.end.addr(), stack.start.addr(), load_and_call, (&raw mut loaded).cast())
+            };
+            let mut fiber = Box::new(fiber.expect("a fiber"));
+            let fiber = &raw mut *fiber;
+            // SAFETY: the order of the calls is that of docs/runtime.md, and the fiber is this function's.
+            unsafe {
+                cpu.switch_in(fiber).expect("a new fiber is in memory");
+                let Entered { call, .. } = cpu.run(fiber, 0);
+                let found = control();
+                assert_eq!((call, found), (0, (0x037f, 0x1f80)), "the kernel's, {words:x?}");
+                assert_eq!(cpu.run(fiber, 0).call, 1);
+                cpu.exit(fiber);
+                cpu.switch_out(fiber);
+            }
+            let found = (loaded.found_fcw, loaded.found_mxcsr);
+            assert_eq!(found, (words.fcw, words.mxcsr), "the fiber's");
+        }
+    };
+    std::thread::spawn(kernel).join().expect("the control words of each");
+    println!("HARDWARE live-kernel-control-words: ran");
 }
