@@ -16,7 +16,7 @@ use super::{
 use crate::{
     CpuId, EntryKind, KernelContext,
     fpu::{self, Before, Load, OwnerSlot, Policy, PreemptOff, Save},
-    xstate::AlignedBytes,
+    xstate::{AlignedBytes, LEGACY_BYTES},
 };
 use alloc::{boxed::Box, sync::Arc};
 use core::{
@@ -111,7 +111,7 @@ impl<P: Policy> Cpu<P> {
         let form = Form::of_this_cpu()?;
         let mut parked = AlignedBytes::zeroed(form.parked().len());
         parked.as_mut().copy_from_slice(form.parked());
-        let mut aside = AlignedBytes::zeroed(512);
+        let mut aside = AlignedBytes::zeroed(LEGACY_BYTES);
         let gate = Box::into_raw(Box::new(Gate::new(
             form.components().bits(),
             form.gate_form(),
@@ -267,7 +267,8 @@ impl<P: Policy> Cpu<P> {
             call if call & gate::call::KEEP != 0 => EntryKind::Exception,
             _ => EntryKind::SystemCall,
         };
-        self.regs.set_x87_in_use(kind != EntryKind::SystemCall);
+        // Behind a call the x87 stack is empty; where code was stopped otherwise, nobody knows.
+        self.regs.is_x87_in_use = kind != EntryKind::SystemCall;
         // SAFETY: as above; user code has no reference to it.
         let fpstate = unsafe { &mut (*fiber).fpstate };
         let mut section = PreemptOff::begin(&mut self.slot, &mut self.regs);

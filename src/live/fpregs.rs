@@ -9,14 +9,14 @@ use super::{
 use crate::{
     Component, ComponentSet, Pkru, Rfbm, Value,
     registers::{Fault, Image, Program, RegisterFile, Unsupported},
-    xstate::XsaveFeatures,
+    xstate::{LEGACY_BYTES, XsaveFeatures},
 };
 
 /// Where FCW and MXCSR are in every form of image (Intel SDM volume 1, table 10-2 "Layout of the 512-Byte Memory Region").
 const FCW_AT: usize = 0;
 const MXCSR_AT: usize = 24;
 /// XSTATE_BV, in a form with a header.
-const XSTATE_BV_AT: usize = 512;
+pub(super) const XSTATE_BV_AT: usize = LEGACY_BYTES;
 
 /// The fpregs of a CPU: the registers themselves, or in the parked gate what the gate parked of them.
 ///
@@ -156,7 +156,11 @@ impl RegisterFile for Fpregs {
             let initial = self.form.parked();
             // SAFETY: `parked` has the length of its template, and `aside` 512 bytes, which are the legacy region of it.
             unsafe {
-                instructions::copy_bytes(area, initial.as_ptr(), if is_parked { initial.len() } else { 512 });
+                instructions::copy_bytes(
+                    area,
+                    initial.as_ptr(),
+                    if is_parked { initial.len() } else { LEGACY_BYTES },
+                );
                 write_control(area, (fcw, mxcsr));
                 if is_parked && self.form.has_header() {
                     area.add(XSTATE_BV_AT).cast::<u64>().write(ComponentSet::LEGACY.bits());
@@ -251,12 +255,6 @@ impl Fpregs {
             // SAFETY: (a) the kernel of this OS thread. (b) The protocol has saved it.
             unsafe { instructions::take_for_kernel() };
         }
-    }
-
-    /// User code was stopped somewhere, and not in a call, behind which the x87 stack is empty.
-    #[inline]
-    pub(super) fn set_x87_in_use(&mut self, is_in_use: bool) {
-        self.is_x87_in_use = is_in_use;
     }
 
     /// The thread that is loaded next promises that its control words are the default, or does not.

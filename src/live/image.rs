@@ -1,6 +1,6 @@
 //! A thread's image: an XSAVE area that asm saves to and restores from.
 
-use super::{form::Form, instructions::copy_bytes};
+use super::{form::Form, fpregs::XSTATE_BV_AT, instructions::copy_bytes};
 use crate::{
     Component, ComponentSet, Pkru, Value,
     registers::{Image, Unsupported, hash_values, pattern},
@@ -14,7 +14,7 @@ use core::{
     ptr::NonNull,
 };
 
-/// A thread's FPU state in memory: an area with room for everything that is switched here, and one word to hold it by.
+/// A thread's FPU state in memory: an area with room for everything that is switched here.
 ///
 /// Two are equal when every component has the same value.
 pub struct LiveImage {
@@ -161,8 +161,8 @@ impl Image for LiveImage {
         if !self.form.has_header() {
             return self.room();
         }
-        // SAFETY: the header begins at byte 512 of the area, which is aligned for the word.
-        let bits = unsafe { self.as_ptr().add(512).cast::<u64>().read() };
+        // SAFETY: the header is in every such area, which is aligned for the word.
+        let bits = unsafe { self.as_ptr().add(XSTATE_BV_AT).cast::<u64>().read() };
         ComponentSet::from_bits(bits) & self.room()
     }
 

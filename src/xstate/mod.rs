@@ -104,6 +104,8 @@ pub use component::{Component, ComponentSet, UnknownComponent};
 pub use convert::ConvertError;
 pub use cpuid::{CpuidDump, CpuidDumpError, CpuidLineProblem, CpuidReader, CpuidResult};
 pub use instruction::SaveInstruction;
+#[cfg(all(feature = "live", target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use layout::LEGACY_BYTES;
 pub use layout::{Format, Layout, LayoutError, Place, XsaveFeatures};
 pub use legacy::{LegacyRegion, Rounding};
 pub(crate) use legacy::{SSE_BYTES, X87_BYTES};

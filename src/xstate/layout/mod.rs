@@ -66,7 +66,7 @@ impl Place {
 }
 
 /// The legacy region: x87 and SSE.
-pub(super) const LEGACY_BYTES: usize = 512;
+pub(crate) const LEGACY_BYTES: usize = 512;
 /// The legacy region and the header; the extended region begins here.
 pub(super) const EXTENDED_OFFSET: u32 = 576;
 /// No CPU is near it: more is bad data, and must not become an allocation.
