@@ -162,8 +162,8 @@ fn new_id() -> TaskId {
 #[inline(always)]
 pub(super) unsafe fn current() -> NonNull<Fiber> {
     let fiber: *mut Fiber;
-    // SAFETY: by (a) GS points to a gate, whose context is the calling fiber, wherever the load happens. `readonly` is not
-    // said: another CPU's gate may be read next time.
+    // SAFETY: by (a) GS points to a gate, whose context is the calling fiber, wherever the load happens. MOV touches neither
+    // stack nor flags. `readonly` is not said: another CPU's gate may be read next time.
     unsafe {
         core::arch::asm!(
             "mov {fiber}, gs:[{context}]",

@@ -179,7 +179,8 @@ pub(super) unsafe extern "sysv64" fn xinuse() -> u64 {
 #[inline(always)]
 pub(super) unsafe fn rdpkru() -> u32 {
     let pkru;
-    // SAFETY: by (a). RDPKRU wants ECX = 0 and zeroes EDX (Intel SDM volume 2, "RDPKRU").
+    // SAFETY: by (a). RDPKRU wants ECX = 0 and zeroes EDX (Intel SDM volume 2, "RDPKRU"). It touches no memory, stack or
+    // flags; it is not `pure`, so that it stays where it is among other asm.
     unsafe {
         asm!("rdpkru", in("ecx") 0, out("eax") pkru, out("edx") _, options(nomem, nostack, preserves_flags));
     }
@@ -193,7 +194,7 @@ pub(super) unsafe fn rdpkru() -> u32 {
 #[inline(always)]
 pub(super) unsafe fn wrpkru(pkru: u32) {
     // SAFETY: by (a) and (b). WRPKRU wants ECX = EDX = 0 (Intel SDM volume 2, "WRPKRU"). Not `nomem`: accesses to memory
-    // are not moved over it.
+    // are not moved over it. It touches neither stack nor flags.
     unsafe {
         asm!("wrpkru", in("eax") pkru, in("ecx") 0, in("edx") 0, options(nostack, preserves_flags));
     }
@@ -205,7 +206,7 @@ pub(super) unsafe fn wrpkru(pkru: u32) {
 /// (a) `to` can be written and `from` read for `count` bytes, and they do not overlap.
 #[inline(always)]
 pub(super) unsafe fn copy_bytes(to: *mut u8, from: *const u8, count: usize) {
-    // SAFETY: by (a); the direction flag is clear, as the ABI has it.
+    // SAFETY: by (a); the direction flag is clear, as the ABI has it. MOVS writes no flags, and no stack.
     unsafe {
         asm!(
             "rep movsb",

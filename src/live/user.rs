@@ -31,7 +31,8 @@ pub(super) fn is_cpu() -> bool {
 pub fn is_fiber() -> bool {
     IS_CPU.get() && {
         let in_user: u8;
-        // SAFETY: GS points to a gate on a CPU.
+        // SAFETY: GS points to a gate on a CPU. MOV touches neither stack nor flags; `readonly` is not said, as another
+        // CPU's gate may be read next time.
         unsafe {
             core::arch::asm!(
                 "mov {in_user}, gs:[{at}]",
@@ -205,7 +206,7 @@ fn reschedule_if_wanted(fiber: NonNull<Fiber>) {
 /// Whether somebody could not stop the calling fiber.
 fn is_wanted() -> bool {
     let wanted: u8;
-    // SAFETY: this is a fiber, so GS points to a gate.
+    // SAFETY: this is a fiber, so GS points to a gate. The options are those of `is_fiber`, for the same reasons.
     unsafe {
         core::arch::asm!(
             "mov {wanted}, gs:[{at}]",

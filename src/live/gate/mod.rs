@@ -294,7 +294,7 @@ pub unsafe extern "sysv64" fn enter_from_asm(call: u64, argument: u64) -> u64 {
 #[inline(always)]
 pub(super) unsafe fn this() -> *mut Gate {
     let gate;
-    // SAFETY: by (a).
+    // SAFETY: by (a). MOV touches neither stack nor flags, and the word never changes while the caller runs here.
     unsafe {
         asm!(
             "mov {gate}, gs:[{this}]",

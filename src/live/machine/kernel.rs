@@ -78,7 +78,8 @@ impl<P: Policy> Core<P> {
             match unsafe { thread.as_ref() }.request.get() {
                 Request::Run => self.enqueue(thread),
                 Request::HandOver(cpu) => {
-                    // SAFETY: (a) the kernel path of this CPU. (b) It is ours, and runs nowhere.
+                    // SAFETY: (a) the kernel path of this CPU. (b) It is ours, and runs nowhere. (c) Who asks found that
+                    // this CPU holds its state (`held_by`), so that no other has run it since.
                     unsafe { self.cpu.flush(fiber_of(thread)) };
                     self.hand_over(thread, Request::Run, cpu);
                 }
@@ -116,7 +117,7 @@ impl<P: Policy> Core<P> {
             }
             if home != here {
                 // Its newest state is here, if it is not in memory.
-                // SAFETY: (a), (b) as in `receive`.
+                // SAFETY: (a), (b) as in `receive`. (c) It ran here last: this is behind its switch-out.
                 unsafe { self.cpu.flush(fiber_of(thread)) };
                 return self.hand_over(thread, Request::Run, CpuId(home));
             }
@@ -131,7 +132,8 @@ impl<P: Policy> Core<P> {
         self.choices = self.choices.wrapping_add(1);
         let is_turn = self.queue.is_empty() || self.choices.is_multiple_of(FRESH_FIRST);
         if is_turn && self.shared().has_fresh() {
-            // SAFETY: (a) the kernel path of this CPU. (b) Nobody is current.
+            // SAFETY: (a) the kernel path of this CPU. (b) Nobody is current. (c) No door is open: they are opened and closed
+            // in one place each. `take_fresh`: (a) it is the machine's.
             let found = unsafe {
                 self.cpu.kernel_fpu_begin(ptr::null_mut());
                 let found = door::take_fresh(self.shared, self.cpu.id().0);
@@ -166,7 +168,8 @@ impl<P: Policy> Core<P> {
     #[inline]
     fn dispatch(&mut self, thread: NonNull<Inner>) {
         let fiber = fiber_of(thread);
-        // SAFETY: (a) the kernel path of this CPU. (b) `choose` gave the thread to us.
+        // SAFETY: (a) the kernel path of this CPU. (b) `choose` gave the thread to us, out of a list or an inbox, which
+        // acquires. (c) It is in an `Arc`, of which the scheduler has a handle until `door::end`, behind its exit.
         if let Err(Flush { cpu }) = unsafe { self.cpu.switch_in(fiber) } {
             return self.hand_over(thread, Request::HandOver(self.cpu.id()), cpu);
         }
@@ -176,10 +179,10 @@ impl<P: Policy> Core<P> {
             Body::Kernel(body) => self.step(body),
         };
         if next == Next::End {
-            // SAFETY: (a), (b) as above.
+            // SAFETY: (a) as above. (b) It was switched in above.
             unsafe { self.cpu.exit(fiber) };
         }
-        // SAFETY: (a), (b) as above.
+        // SAFETY: (a) as above. (b) It was switched in above.
         unsafe { self.cpu.switch_out(fiber) };
         match next {
             Next::Ready => self.requeue(thread),
@@ -195,7 +198,8 @@ impl<P: Policy> Core<P> {
                     self.requeue(thread);
                 }
             }
-            // SAFETY: (a) the kernel path of this CPU. (b) Nobody is current. The thread has ended, and is ours.
+            // SAFETY: (a) the kernel path of this CPU. (b) Nobody is current. (c) No door is open. `end`: (a) it has exited and
+            // was switched out, this is the OS thread's stack, and it is ours.
             Next::End => unsafe {
                 self.cpu.kernel_fpu_begin(ptr::null_mut());
                 door::end(thread.as_ptr());
@@ -208,7 +212,8 @@ impl<P: Policy> Core<P> {
     #[inline]
     fn run(&mut self, thread: NonNull<Inner>) -> Next {
         loop {
-            // SAFETY: (a), (b) `dispatch` has switched it in.
+            // SAFETY: (a), (b) `dispatch` has switched it in. (c) It is run by its first CPU alone, or was made by who answers
+            // for its migration (`spawn_migratable`); no call of a machine's has a value.
             let Entered { call, .. } = unsafe { self.cpu.run(fiber_of(thread), 0) };
             match call {
                 call::NULL if !self.cpu.is_resched_needed() => {}
@@ -238,7 +243,8 @@ impl<P: Policy> Core<P> {
     #[inline]
     fn step(&mut self, body: &KernelBody) -> Next {
         let KernelBody { step, argument, is_fpu_free, .. } = *body;
-        // SAFETY: (a) the kernel path of this CPU. (b) No fiber is current that has a state. `call_step`: the pair is what
+        // SAFETY: (a) the kernel path of this CPU. (b) No fiber is current that has a state. (c) No door is open. `call_step`:
+        // (a) the pair is what
         // `spawn_kernel` made, and the audit has seen those that are called without a door.
         let said = unsafe {
             if is_fpu_free {

@@ -63,7 +63,8 @@ impl Machine {
     ///
     /// # Errors
     /// [`LiveError::Policy`] for a policy that needs the first-use trap; [`LiveError::Cpus`]; [`LiveError::NotFpuFree`]
-    /// if the gate has to be bare and cannot; [`LiveError::Registers`] and [`LiveError::System`].
+    /// if the gate has to be bare and cannot; [`LiveError::Signal`] for a signal that cannot preempt; [`LiveError::Tiles`],
+    /// [`LiveError::Registers`] and [`LiveError::System`], for a tick of 0 too.
     pub fn start<P: Policy + Send + 'static>(policy: P, config: Config) -> Result<Self, LiveError> {
         Self::launch(policy, config, |cpu| cpu)
     }
