@@ -6,6 +6,8 @@ mod errors;
 mod faults;
 mod kernel_threads;
 mod parking;
+#[path = "../support/pkeys.rs"]
+mod pkeys;
 mod pkru;
 mod placement;
 mod preempted_code;
