@@ -12,12 +12,15 @@ mod pkru;
 mod placement;
 mod preempted_code;
 mod preemption;
+#[path = "../support/probes.rs"]
+mod probes;
 mod scale;
 mod signals;
 #[path = "../support/live_steps.rs"]
 mod steps;
 mod support;
 mod threads;
+mod wrong_keys;
 
 use fpuswitch::{
     Value,
