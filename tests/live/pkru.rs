@@ -1,7 +1,7 @@
 //! PKRU: each thread has its own, across switches of every kind.
 #![allow(unsafe_code, reason = "WRPKRU, pages that are denied, and regions that may be preempted")]
 
-use crate::pkeys::{Page, denied, missing, missing_in_frames, rdpkru, wrpkru};
+use crate::pkeys::{Page, denied, missing, missing_in_images, rdpkru, wrpkru};
 use fpuswitch::{
     fpu::policy::{EagerOwner, LazySave, OwnerSlot},
     live::{Config, Gate, Machine, Step, preempt_self, preemptible, yield_now},
@@ -13,7 +13,7 @@ use std::sync::{
 
 #[test]
 fn hardware_each_thread_has_its_own_pkru() {
-    if let Some(why) = missing_in_frames() {
+    if let Some(why) = missing_in_images() {
         return println!("HARDWARE live-pkru: SKIPPED: {why}");
     }
     for gate in [Gate::Auto, Gate::Parked] {

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "WRPKRU, and regions that may be preempted")]
 
 use crate::{
-    pkeys::{ALL_DENIED, Page, SEGV_PKUERR, denied, missing_in_frames, write_denied, wrpkru},
+    pkeys::{ALL_DENIED, Page, SEGV_PKUERR, denied, missing_in_images, write_denied, wrpkru},
     probes::{self, Fault, load, store},
     support::{POLICIES, said, start, tell},
 };
@@ -33,7 +33,7 @@ type Denied = BTreeMap<(String, usize), u32>;
 
 #[test]
 fn hardware_an_access_with_a_wrong_key_is_a_fault_of_its_thread_alone() {
-    if let Some(why) = missing_in_frames() {
+    if let Some(why) = missing_in_images() {
         return println!("HARDWARE live-wrong-key: SKIPPED: {why}");
     }
     let output = tell("wrong-keys", &[]);

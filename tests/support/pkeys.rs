@@ -18,9 +18,9 @@ pub(crate) fn missing() -> Option<&'static str> {
     (!is_there).then_some("the CPU has no protection keys, or the system does not use them")
 }
 
-/// The same, and why a signal takes PKRU away, where it does: Linux gives each handler the default, and what the thread had
-/// comes back with the frame, for which XCR0 has to have PKRU. (QEMU makes CPUs that have keys without XSAVE.)
-pub(crate) fn missing_in_frames() -> Option<&'static str> {
+/// The same, and why no XSAVE image holds PKRU, where none does. Then a signal takes it away: Linux gives each handler the
+/// default, and what the thread had comes back with the frame. (QEMU makes CPUs that have keys without XSAVE.)
+pub(crate) fn missing_in_images() -> Option<&'static str> {
     let has_xgetbv = __cpuid_count(1, 0).ecx >> 27 & 1 == 1;
     let is_in_xcr0 = || {
         let (low, _high): (u32, u32);
@@ -28,7 +28,10 @@ pub(crate) fn missing_in_frames() -> Option<&'static str> {
         unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _high, options(nomem, nostack)) };
         low >> 9 & 1 == 1
     };
-    let is_lost = || (!(has_xgetbv && is_in_xcr0())).then_some("signal frames have no PKRU without XSAVE");
+    let is_lost = || {
+        (!(has_xgetbv && is_in_xcr0()))
+            .then_some("PKRU is not in XCR0, so that neither images nor signal frames have it")
+    };
     missing().or_else(is_lost)
 }
 
