@@ -19,7 +19,8 @@ pub(crate) fn missing() -> Option<&'static str> {
 }
 
 /// The same, and why no XSAVE image holds PKRU, where none does. Then a signal takes it away: Linux gives each handler the
-/// default, and what the thread had comes back with the frame. (QEMU makes CPUs that have keys without XSAVE.)
+/// default, and what the thread had comes back with the frame. QEMU makes CPUs that have keys without XSAVE; newer kernels do
+/// without keys there (86049b4cf7a4).
 pub(crate) fn missing_in_images() -> Option<&'static str> {
     let has_xgetbv = __cpuid_count(1, 0).ecx >> 27 & 1 == 1;
     let is_in_xcr0 = || {
@@ -62,10 +63,11 @@ pub(crate) const fn write_denied(key: u8) -> u32 {
 /// Everything denied but key 0.
 pub(crate) const ALL_DENIED: u32 = !denied(0);
 
-/// A page of zeros, and a key that nothing else has. Both are given back when it is dropped.
+/// A page of zeros, or several, and a key that nothing else has. Both are given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Page {
     address: usize,
+    bytes: usize,
     key: u8,
 }
 
@@ -75,23 +77,34 @@ impl Page {
     /// # Errors
     /// The system's: there are 15 keys.
     pub(crate) fn new() -> io::Result<Self> {
+        Self::of_bytes(Self::BYTES)
+    }
+
+    /// The same with that many bytes.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(crate) fn of_bytes(bytes: usize) -> io::Result<Self> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: it takes numbers (pkey_alloc(2)). The key is allowed for the calling thread.
         let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, 0) };
         let key = u8::try_from(key).map_err(|_| io::Error::last_os_error())?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: a new mapping.
-        let address = unsafe { libc::mmap(ptr::null_mut(), Self::BYTES, access, flags, -1, 0) };
-        let page = Self { address: address as usize, key };
+        let address = unsafe { libc::mmap(ptr::null_mut(), bytes, access, flags, -1, 0) };
+        let page = Self { address: address as usize, bytes, key };
         // SAFETY: a mapping of ours, or an address that the system refuses (pkey_mprotect(2)).
-        let protected = unsafe {
-            libc::syscall(libc::SYS_pkey_mprotect, address, Self::BYTES, access, libc::c_int::from(key))
-        };
+        let protected =
+            unsafe { libc::syscall(libc::SYS_pkey_mprotect, address, bytes, access, libc::c_int::from(key)) };
         if protected == 0 { Ok(page) } else { Err(io::Error::last_os_error()) }
     }
 
     pub(crate) fn key(&self) -> u8 {
         self.key
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Where the page's words are.
@@ -126,7 +139,7 @@ impl Drop for Page {
     fn drop(&mut self) {
         // SAFETY: the page is ours, and borrowed by nobody; then no page has the key.
         unsafe {
-            libc::munmap(self.address as *mut _, Self::BYTES);
+            libc::munmap(self.address as *mut _, self.bytes);
             libc::syscall(libc::SYS_pkey_free, libc::c_int::from(self.key));
         }
     }
