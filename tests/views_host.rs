@@ -1,10 +1,7 @@
 //! The views of an image held against those of the kernel that this runs on: a child's registers under ptrace, and the
 //! frame of a signal.
 
-#![allow(
-    unsafe_code,
-    reason = "ptrace, fork and signal handlers are C functions, and registers are set in asm"
-)]
+#![allow(unsafe_code, reason = "a child under ptrace, a signal handler, and registers that are set in asm")]
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 #[test]
@@ -15,7 +12,12 @@ fn hardware_views() {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[path = "support/tracee.rs"]
+mod tracee;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host {
+    use super::tracee::{NT_PRFPREG, NT_X86_XSTATE, Tracee};
     use fpuswitch::{
         Component, ComponentSet, Pkru, Rfbm,
         registers::HostCpu,
@@ -26,7 +28,7 @@ mod host {
     use std::{
         arch::{asm, x86_64::_fxsave64},
         cell::UnsafeCell,
-        io, ptr,
+        ptr,
         sync::atomic::{AtomicUsize, Ordering},
     };
 
@@ -65,111 +67,32 @@ mod host {
         Pkru(value.unwrap_or(0) as u32)
     }
 
-    mod ptrace {
-        use super::*;
+    static DEFAULT_MXCSR: u32 = 0x1f80;
 
-        pub(super) const NT_PRFPREG: usize = 2;
-        pub(super) const NT_X86_XSTATE: usize = 0x202;
-
-        fn checked(result: libc::c_long) -> io::Result<()> {
-            if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    /// What the child runs: whether it finds other values behind the breakpoint.
+    fn program() -> libc::c_int {
+        let (mut ymm7, mut fcw, mut mxcsr) = (YMM7, 0_u16, 0_u32);
+        // SAFETY: `layout` has seen AVX. The block declares what it changes, and gives control words their defaults back.
+        // INT3 stops the child for its parent.
+        unsafe {
+            asm!(
+                "vmovdqu ymm7, [r12]",
+                "fldpi",
+                "int3",
+                "vmovdqu [r12], ymm7",
+                "fnstcw [r13]",
+                "stmxcsr [r14]",
+                "fninit",
+                "ldmxcsr [r15]",
+                in("r12") &raw mut ymm7,
+                in("r13") &raw mut fcw,
+                in("r14") &raw mut mxcsr,
+                in("r15") &raw const DEFAULT_MXCSR,
+                clobber_abi("sysv64"),
+            );
         }
-
-        /// A child that is stopped with values in its registers. It is killed if the test fails.
-        pub(super) struct Child(libc::pid_t);
-
-        impl Child {
-            pub(super) fn stopped() -> io::Result<Self> {
-                // SAFETY: the child calls nothing that is not async-signal-safe.
-                match unsafe { libc::fork() } {
-                    -1 => Err(io::Error::last_os_error()),
-                    0 => child(),
-                    pid => {
-                        let child = Self(pid);
-                        let status = child.wait()?;
-                        let is_stopped = libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP;
-                        if !is_stopped {
-                            std::mem::forget(child);
-                            return Err(io::Error::other(format!("the child's status is {status:#x}")));
-                        }
-                        Ok(child)
-                    }
-                }
-            }
-
-            fn wait(&self) -> io::Result<libc::c_int> {
-                let mut status = 0;
-                // SAFETY: waitpid writes one int, to `status`.
-                checked(unsafe { libc::waitpid(self.0, &raw mut status, 0) }.into())?;
-                Ok(status)
-            }
-
-            fn regset(&self, request: libc::c_uint, kind: usize, bytes: &mut [u8]) -> io::Result<usize> {
-                let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-                // SAFETY: the kernel reads or writes `iov_len` bytes at `iov_base` at most, those of `bytes`.
-                checked(unsafe { libc::ptrace(request, self.0, kind, &raw mut buffer) })?;
-                Ok(buffer.iov_len)
-            }
-
-            pub(super) fn get(&self, kind: usize) -> io::Result<Vec<u8>> {
-                let mut bytes = vec![0xee; 32 << 10];
-                let len = self.regset(libc::PTRACE_GETREGSET, kind, &mut bytes)?;
-                bytes.truncate(len);
-                Ok(bytes)
-            }
-
-            pub(super) fn set(&self, kind: usize, bytes: &[u8]) -> io::Result<()> {
-                self.regset(libc::PTRACE_SETREGSET, kind, &mut bytes.to_vec()).map(drop)
-            }
-
-            /// Lets it go on, and returns its exit status.
-            pub(super) fn finish(self) -> io::Result<libc::c_int> {
-                let none = ptr::null_mut::<u8>();
-                // SAFETY: no address and no signal.
-                checked(unsafe { libc::ptrace(libc::PTRACE_CONT, self.0, none, none) })?;
-                let status = self.wait()?;
-                std::mem::forget(self);
-                Ok(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 })
-            }
-        }
-
-        impl Drop for Child {
-            fn drop(&mut self) {
-                // SAFETY: the child is ours and was not waited for to its end.
-                unsafe { libc::kill(self.0, libc::SIGKILL) };
-                let _ = self.wait();
-            }
-        }
-
-        fn child() -> ! {
-            let (mut ymm7, mut fcw, mut mxcsr) = (YMM7, 0_u16, 0_u32);
-            // SAFETY: `layout` has seen AVX. The block declares what it changes, and gives control words their defaults
-            // back. INT3 stops the child for its parent; `_exit` and `ptrace` are async-signal-safe.
-            unsafe {
-                if libc::ptrace(libc::PTRACE_TRACEME) == -1 {
-                    libc::_exit(2);
-                }
-                asm!(
-                    "vmovdqu ymm7, [r12]",
-                    "fldpi",
-                    "int3",
-                    "vmovdqu [r12], ymm7",
-                    "fnstcw [r13]",
-                    "stmxcsr [r14]",
-                    "fninit",
-                    "ldmxcsr [r15]",
-                    in("r12") &raw mut ymm7,
-                    in("r13") &raw mut fcw,
-                    in("r14") &raw mut mxcsr,
-                    in("r15") &raw const DEFAULT_MXCSR,
-                    clobber_abi("sysv64"),
-                );
-                let is_new = (ymm7, fcw, mxcsr) == (NEW_YMM7, NEW_FCW, NEW_MXCSR);
-                libc::_exit(if is_new { 0 } else { 1 })
-            }
-        }
-
-        static DEFAULT_MXCSR: u32 = 0x1f80;
+        let is_new = (ymm7, fcw, mxcsr) == (NEW_YMM7, NEW_FCW, NEW_MXCSR);
+        if is_new { 0 } else { 1 }
     }
 
     type Change = (&'static str, fn(&mut OwnedArea));
@@ -210,11 +133,12 @@ mod host {
             Ok(found) => found,
             Err(why) => return println!("HARDWARE ptrace-views: SKIPPED: {why}"),
         };
-        let child = match ptrace::Child::stopped() {
+        // SAFETY: it calls nothing.
+        let child = match unsafe { Tracee::stopped(program) } {
             Ok(child) => child,
             Err(why) => return println!("HARDWARE ptrace-views: SKIPPED: {why}"),
         };
-        let get = || Area::over(child.get(ptrace::NT_X86_XSTATE).unwrap(), &layout).unwrap();
+        let get = || Area::over(child.get(NT_X86_XSTATE).unwrap(), &layout).unwrap();
         let theirs = get();
         assert_eq!(theirs.bytes().len(), layout.size_bytes(Format::Standard));
         assert_eq!(register(&theirs, "ymm7"), YMM7);
@@ -233,16 +157,16 @@ mod host {
         assert_eq!(thread_pkru, pkru(&theirs));
         let ours = inside.regset(thread_pkru).unwrap();
         assert_eq!(ours.bytes(), theirs.bytes(), "NT_X86_XSTATE");
-        assert_eq!(inside.user_fpregs().unwrap()[..], child.get(ptrace::NT_PRFPREG).unwrap(), "NT_PRFPREG");
+        assert_eq!(inside.user_fpregs().unwrap()[..], child.get(NT_PRFPREG).unwrap(), "NT_PRFPREG");
 
         // The kernel refuses what we refuse, and shows what we show of what both take.
         let size = ours.bytes().len();
-        assert!(child.set(ptrace::NT_X86_XSTATE, &ours.bytes()[..size - 8]).is_err());
+        assert!(child.set(NT_X86_XSTATE, &ours.bytes()[..size - 8]).is_err());
         assert!(inside.set_regset(&ours.bytes()[..size - 8], permitted).is_err());
         for (what, change) in CHANGES {
             let mut regset = ours.clone();
             change(&mut regset);
-            let taken = child.set(ptrace::NT_X86_XSTATE, regset.bytes());
+            let taken = child.set(NT_X86_XSTATE, regset.bytes());
             let result = inside.set_regset(regset.bytes(), permitted);
             assert_eq!(taken.is_ok(), result.is_ok(), "{what}: {taken:?} {result:?}");
             if let Ok(pkru) = result {
@@ -253,19 +177,19 @@ mod host {
         }
         let mut fpregs = inside.user_fpregs().unwrap();
         fpregs[27] = 0xff;
-        assert!(child.set(ptrace::NT_PRFPREG, &fpregs).is_err() && inside.set_user_fpregs(&fpregs).is_err());
+        assert!(child.set(NT_PRFPREG, &fpregs).is_err() && inside.set_user_fpregs(&fpregs).is_err());
 
         // A changed image, in two steps, one for each view.
         inside.set_regset(ours.bytes(), permitted).unwrap();
         inside.set_register("ymm7".parse().unwrap(), &NEW_YMM7).unwrap();
         inside.set_register("mxcsr".parse().unwrap(), &NEW_MXCSR.to_le_bytes()).unwrap();
         let changed = inside.regset(thread_pkru).unwrap();
-        child.set(ptrace::NT_X86_XSTATE, changed.bytes()).unwrap();
+        child.set(NT_X86_XSTATE, changed.bytes()).unwrap();
         assert_eq!(get().bytes(), changed.bytes());
         inside.set_register("fcw".parse().unwrap(), &NEW_FCW.to_le_bytes()).unwrap();
         let fpregs = inside.user_fpregs().unwrap();
-        child.set(ptrace::NT_PRFPREG, &fpregs).unwrap();
-        assert_eq!(child.get(ptrace::NT_PRFPREG).unwrap(), fpregs);
+        child.set(NT_PRFPREG, &fpregs).unwrap();
+        assert_eq!(child.get(NT_PRFPREG).unwrap(), fpregs);
         assert_eq!(get().bytes(), inside.regset(thread_pkru).unwrap().bytes());
         assert_eq!(child.finish().unwrap(), 0, "the child finds what was written");
         println!("HARDWARE ptrace-views: ran");

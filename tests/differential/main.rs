@@ -10,6 +10,8 @@ mod broken_images;
 mod emulator;
 #[path = "../support/frame_changes.rs"]
 mod frame_changes;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod pkru;
 
 use emulator::{LAST_X87_INSTRUCTION, is_qemu_tcg, keeps_x87_pointers};
 use fpuswitch::{

@@ -61,6 +61,7 @@ fn story() {
             let kib = std::env::var("FPUSWITCH_LIVE_KIB").expect("a size").parse().expect("a number");
             run("panics", kib, || panic!("a message of {}", black_box(17)));
         }
+        "wrong-keys" => crate::wrong_keys::threads_that_fault(),
         story => panic!("no story {story}"),
     }
 }

@@ -6,16 +6,21 @@ mod errors;
 mod faults;
 mod kernel_threads;
 mod parking;
+#[path = "../support/pkeys.rs"]
+mod pkeys;
 mod pkru;
 mod placement;
 mod preempted_code;
 mod preemption;
+#[path = "../support/probes.rs"]
+mod probes;
 mod scale;
 mod signals;
 #[path = "../support/live_steps.rs"]
 mod steps;
 mod support;
 mod threads;
+mod wrong_keys;
 
 use fpuswitch::{
     Value,

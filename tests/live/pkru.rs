@@ -1,39 +1,20 @@
 //! PKRU: each thread has its own, across switches of every kind.
-#![allow(unsafe_code, reason = "RDPKRU and WRPKRU, and the system calls of protection keys")]
+#![allow(unsafe_code, reason = "WRPKRU, pages that are denied, and regions that may be preempted")]
 
+use crate::pkeys::{Page, denied, missing, missing_in_images, rdpkru, wrpkru};
 use fpuswitch::{
     fpu::policy::{EagerOwner, LazySave, OwnerSlot},
     live::{Config, Gate, Machine, Step, preempt_self, preemptible, yield_now},
 };
-use std::arch::asm;
-
-/// CPUID.7.0:ECX bit 4: RDPKRU and WRPKRU are there, and the system uses them.
-pub(crate) fn has_pkru() -> bool {
-    use std::arch::x86_64::__cpuid_count;
-    __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).ecx >> 4 & 1 == 1
-}
-
-fn rdpkru() -> u32 {
-    let pkru;
-    // SAFETY: only called where the CPU has it.
-    unsafe { asm!("rdpkru", in("ecx") 0, out("eax") pkru, out("edx") _, options(nostack)) };
-    pkru
-}
-
-/// # Safety
-/// Key 0 stays allowed, and nothing that is accessed has another.
-unsafe fn wrpkru(pkru: u32) {
-    // SAFETY: by the caller.
-    unsafe { asm!("wrpkru", in("eax") pkru, in("ecx") 0, in("edx") 0, options(nostack)) };
-}
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::SeqCst},
+};
 
 #[test]
 fn hardware_each_thread_has_its_own_pkru() {
-    if !has_pkru() {
-        println!(
-            "HARDWARE live-pkru: SKIPPED: the CPU has no protection keys, or the system does not use them"
-        );
-        return;
+    if let Some(why) = missing_in_images() {
+        return println!("HARDWARE live-pkru: SKIPPED: {why}");
     }
     for gate in [Gate::Auto, Gate::Parked] {
         let config = || Config { cpus: 2, gate, ..Config::default() };
@@ -56,7 +37,7 @@ fn hardware_each_thread_has_its_own_pkru() {
                     // SAFETY: nothing in the region belongs to others.
                     unsafe {
                         preemptible(|| {
-                            let _ = preempt_self();
+                            preempt_self().expect("a region");
                             assert_eq!(rdpkru(), own, "behind a preemption");
                         });
                     }
@@ -79,65 +60,49 @@ fn hardware_each_thread_has_its_own_pkru() {
     println!("HARDWARE live-pkru: ran");
 }
 
-/// A page with a key of its own can be written by the thread that allows the key, and by no other.
+/// For the thread that allows its key, a page can be accessed, by the kernel too, and for no other.
 #[test]
 fn hardware_a_key_guards_a_page_from_other_threads() {
-    if !has_pkru() {
-        println!(
-            "HARDWARE live-key: SKIPPED: the CPU has no protection keys, or the system does not use them"
-        );
-        return;
+    if let Some(why) = missing() {
+        return println!("HARDWARE live-key: SKIPPED: {why}");
     }
-    // SAFETY: a new mapping of ours.
-    let page = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            4096,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    assert_ne!(page, libc::MAP_FAILED);
-    // SAFETY: both take numbers, and a mapping of ours.
-    let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, 0) };
-    assert!(key > 0, "a key");
-    // SAFETY: likewise.
-    let protected = unsafe {
-        libc::syscall(libc::SYS_pkey_mprotect, page, 4096, libc::PROT_READ | libc::PROT_WRITE, key)
-    };
-    assert_eq!(protected, 0);
-    let page = page as usize;
-    let machine = Machine::start(OwnerSlot, Config { cpus: 1, ..Config::default() }).expect("a machine");
-    let denied = 3 << (2 * key);
-    let owner = machine.spawn(move || {
-        // SAFETY: key 0 is allowed.
-        unsafe { wrpkru(rdpkru() & !denied) };
-        for number in 0..1_000_u32 {
-            // SAFETY: the page is ours, and the key allowed.
-            unsafe { (page as *mut u32).write_volatile(number) };
-            yield_now();
-            // SAFETY: likewise.
-            assert_eq!(unsafe { (page as *const u32).read_volatile() }, number);
-        }
-    });
-    let other = machine.spawn(move || {
-        // SAFETY: key 0 is allowed; the page is not accessed by this thread but through the system.
-        unsafe { wrpkru(rdpkru() | denied) };
-        let mut pipe = [0; 2];
-        // SAFETY: room for two descriptors.
-        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-        for _ in 0..1_000 {
-            // The kernel reads the page for this thread, and is denied.
-            // SAFETY: the system checks the address.
-            let written = unsafe { libc::write(pipe[1], page as *const _, 4) };
-            let error = std::io::Error::last_os_error().raw_os_error();
-            assert_eq!((written, error), (-1, Some(libc::EFAULT)));
-            yield_now();
-        }
-    });
-    owner.expect("a thread").join().expect("it may");
-    other.expect("a thread").join().expect("it may not");
+    for gate in [Gate::Auto, Gate::Parked] {
+        let page = Arc::new(Page::new().expect("a page with a key"));
+        let config = Config { cpus: 1, gate, ..Config::default() };
+        let machine = Machine::start(OwnerSlot, config).expect("a machine");
+        // Neither is done before the other has begun.
+        let begun = Arc::new(AtomicU32::new(0));
+        let begin = |begun: &AtomicU32| {
+            begun.fetch_add(1, SeqCst);
+            while begun.load(SeqCst) < 2 {
+                yield_now();
+            }
+        };
+        let (owners, have) = (Arc::clone(&page), Arc::clone(&begun));
+        let owner = machine.spawn(move || {
+            // SAFETY: key 0 is allowed.
+            unsafe { wrpkru(rdpkru() & !denied(owners.key())) };
+            begin(&have);
+            for number in 0..1_000 {
+                // SAFETY: the page is ours, and the key allowed.
+                unsafe { owners.words().write_volatile(number) };
+                yield_now();
+                // SAFETY: likewise.
+                assert_eq!(unsafe { owners.words().read_volatile() }, number);
+                assert!(owners.is_allowed_in_kernel(false));
+            }
+        });
+        let other = machine.spawn(move || {
+            // SAFETY: key 0 is allowed; the page is not accessed by this thread but through the system.
+            unsafe { wrpkru(rdpkru() | denied(page.key())) };
+            begin(&begun);
+            for _ in 0..1_000 {
+                assert!(!page.is_allowed_in_kernel(false) && !page.is_allowed_in_kernel(true));
+                yield_now();
+            }
+        });
+        owner.expect("a thread").join().expect("it may");
+        other.expect("a thread").join().expect("it may not");
+    }
     println!("HARDWARE live-key: ran");
 }
