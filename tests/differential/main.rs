@@ -6,6 +6,9 @@
 
 mod absent_pages;
 mod broken_images;
+#[path = "../cpus/mod.rs"]
+mod cpus;
+mod described;
 mod deviations;
 #[path = "../support/emulator.rs"]
 mod emulator;
