@@ -11,14 +11,14 @@ use fpuswitch::{
 };
 use proptest::prelude::*;
 use support::{
-    Broken, Checked, STEPS, Stopped, Wrong, any_event, cases, choices, is_taken,
+    Broken, Checked, STEPS, Stopped, Wrong, any_event, cases_here, choices, is_taken,
     policies::{answers, builtins},
     random_on,
     register_files::on_every_register_file,
 };
 
 proptest! {
-    #![proptest_config(cases(128))]
+    #![proptest_config(cases_here(128, 32))]
 
     /// And every invariant holds on each, with what programs see.
     #[test]
@@ -160,9 +160,9 @@ fn hardware_does_what_abstract_registers_do() {
     #[cfg(feature = "host")]
     match fpuswitch::registers::HostRegs::new() {
         Ok(regs) => {
-            let wanted = wanted(&regs);
+            let (wanted, seeds) = (wanted(&regs), support::emulator::cases_here(40, 20));
             for (seed, policy) in
-                (0..40).flat_map(|seed| fpuswitch::fpu::policy::Builtin::ALL.map(|policy| (seed, policy)))
+                (0..seeds).flat_map(|seed| fpuswitch::fpu::policy::Builtin::ALL.map(|policy| (seed, policy)))
             {
                 let compared = compare_with_abstract(&regs, policy, &RandomEvents::seeded(seed, 200), wanted);
                 compared.unwrap_or_else(|broken| panic!("{}: {broken}", policy.name()));

@@ -15,7 +15,7 @@ mod emulator;
 #[path = "../support/frame_changes.rs"]
 mod frame_changes;
 
-use emulator::{Deviation, LAST_X87_INSTRUCTION, keeps_x87_pointers, report_x87_pointers};
+use emulator::{Deviation, LAST_X87_INSTRUCTION, cases_here, keeps_x87_pointers, report_x87_pointers};
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
     check::{programs, values},
@@ -215,7 +215,7 @@ fn hardware_and_software_do_the_same() {
         let takes_mxcsr = Deviation::ReservedMxcsr.is_here();
         let can_spoil = host.layout().has_xsave() || !takes_mxcsr;
         let refused = Cell::new(0);
-        let same = cases(SEQUENCES).run(&sequences, |steps| {
+        let same = cases(cases_here(SEQUENCES, 100)).run(&sequences, |steps| {
             let (mut soft, mut host) = (Side::new(soft.clone()), Side::new(host.clone()));
             for step in steps {
                 if !can_spoil && matches!(step, Step::SpoilImage(_))

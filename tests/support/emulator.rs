@@ -101,6 +101,11 @@ pub(crate) fn is_qemu_tcg() -> bool {
     false
 }
 
+/// As many cases as that; on QEMU's CPU, on which they take `times` as long, so many fewer.
+pub(crate) fn cases_here(cases: u32, times: u32) -> u32 {
+    if is_qemu_tcg() { cases / times } else { cases }
+}
+
 /// FOP, FIP and FDP: where they are in x87's bytes, and in an area.
 pub(crate) const LAST_X87_INSTRUCTION: core::ops::Range<usize> = 6..24;
 

@@ -268,6 +268,11 @@ pub(crate) fn is_taken(event: Event) -> bool {
     matches!(event, Event::Frame(_, FrameChange::BadMxcsr)) && emulator::Deviation::ReservedMxcsr.is_here()
 }
 
+/// As [`cases`]; on QEMU's CPU, on which they take `times` as long, so many fewer.
+pub(crate) fn cases_here(cases: u32, times: u32) -> Config {
+    self::cases(emulator::cases_here(cases, times))
+}
+
 /// A machine after the legal events that the choices pick.
 pub(crate) fn random<P: Policy>(policy: P, list: &RandomEvents) -> Result<Checked<P>, Broken> {
     random_on(&AbstractRegs::default(), policy, list)
