@@ -23,7 +23,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config as Cases, RngSeed, TestRunner},
 };
-use std::{cell::Cell, collections::VecDeque, sync::LazyLock};
+use std::{cell::Cell, collections::VecDeque};
 use steps::Pattern;
 
 /// Schedules for each policy and gate.
@@ -79,13 +79,12 @@ struct Story {
 }
 
 fn found<B: AsRef<[u8]>>(area: &Area<B>, step: &Step) -> Found {
-    static KEEPS_POINTERS: LazyLock<bool> = LazyLock::new(keeps_x87_pointers);
     let bytes = |component| area.component(component).expect("an enabled one").into_owned();
     match step {
         Step::Call(..) => {
             let components = area.layout().enabled().without(Component::PKRU);
             let mut found: Found = components.iter().map(bytes).collect();
-            if !*KEEPS_POINTERS {
+            if !keeps_x87_pointers() {
                 found[0][LAST_X87_INSTRUCTION].fill(0);
             }
             found

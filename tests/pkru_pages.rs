@@ -8,8 +8,8 @@
 
 #[path = "support/pkeys.rs"]
 mod pkeys;
-#[path = "support/probes.rs"]
-mod probes;
+#[path = "support/accesses.rs"]
+mod accesses;
 mod support;
 
 use fpuswitch::{
@@ -67,9 +67,9 @@ fn with_pkru<T>(pkru: Pkru, access: impl FnOnce() -> T) -> T {
 
 /// Whether user code can access the page.
 fn is_allowed_in_user_mode(page: &Page, write: bool) -> bool {
-    let done = if write { probes::store(page.words(), 7) } else { probes::load(page.words()).map(|_| ()) };
+    let done = if write { accesses::store(page.words(), 7) } else { accesses::load(page.words()).map(|_| ()) };
     let (address, key) = (page.words() as usize, u32::from(page.key()));
-    assert!(done.is_ok() || done == Err(probes::Fault { address, code: SEGV_PKUERR, key }), "{done:?}");
+    assert!(done.is_ok() || done == Err(accesses::Fault { address, code: SEGV_PKUERR, key }), "{done:?}");
     done.is_ok()
 }
 
@@ -92,7 +92,7 @@ fn hardware_in_images_the_kernel_uses_the_wrong_keys_on_real_pages() {
     if let Some(why) = missing_in_images() {
         return println!("HARDWARE pkru-pages: SKIPPED: {why}");
     }
-    probes::install();
+    accesses::install();
     let page = Page::new().expect("a page with a key");
     let regs = HostRegs::new().expect("the host's registers");
     for (t0, t1) in Rights::ALL.into_iter().flat_map(|t0| Rights::ALL.map(|t1| (t0, t1))) {

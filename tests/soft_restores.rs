@@ -9,7 +9,7 @@ use cpus::cpu;
 use fpuswitch::{
     Component, ComponentSet, Pkru, Rfbm, Value,
     registers::{Fault, Program, RegisterFile, SoftFault, SoftRegs},
-    xstate::{Area, Format, Layout, OwnedArea, Refusal, Rounding, XcompBv, XstateBv},
+    xstate::{Area, Format, Layout, OwnedArea, Refusal, Rounding, SaveInstruction, XcompBv, XstateBv},
 };
 use soft::*;
 
@@ -157,6 +157,30 @@ fn a_refused_image_changes_nothing() {
     regs.fxrstor(&at(), &area).unwrap();
     assert_eq!(regs.get(Component::AVX), SEVEN);
     assert_eq!(regs.get(Component::SSE), Value::INITIAL);
+}
+
+/// 10.5.1 and 13.5.1: FOP, FIP and FDP are what was loaded, with an exception pending and with none.
+#[test]
+fn registers_keep_the_last_x87_instruction() {
+    let pointers = b"\x5a\x05FIP-bitsFDP-bits";
+    for (fcw, fsw) in [(0x037f_u16, 0_u16), (0x0340, 0x8081)] {
+        for format in [Format::Fxsave, Format::Standard, Format::Compacted] {
+            let mut regs = SoftRegs::default();
+            let mut x87 = regs.read_back(Component::X87).unwrap();
+            x87[..2].copy_from_slice(&fcw.to_le_bytes());
+            x87[2..4].copy_from_slice(&fsw.to_le_bytes());
+            x87[6..24].copy_from_slice(pointers);
+            let mut area = Area::initial(regs.layout(), format);
+            area.set_component(Component::X87, &x87).unwrap();
+            restore(&mut regs, Rfbm::ALL, &area).unwrap();
+            assert_eq!(regs.read_back(Component::X87).unwrap(), x87, "{format:?}");
+            for instruction in SaveInstruction::ALL {
+                let mut saved = area_for(regs.layout(), instruction);
+                save(&regs, instruction, Rfbm::ALL, &elsewhere(), &mut saved).unwrap();
+                assert_eq!(saved.bytes()[6..24], *pointers, "{format:?}, {instruction}");
+            }
+        }
+    }
 }
 
 /// 13.5: what registers lack is dropped; checked against an Intel CPU for x87.

@@ -29,12 +29,23 @@ const LAYOUTS: &[(&str, u64, usize, usize, &[Row])] = &[
     ("qemu-max", 0x21f, 2696, 968, &[(2, 576, 576), (3, 960, 832), (4, 1024, 896), (9, 2688, 960)]),
     ("qemu-max-no-mpx", 0x207, 2696, 840, &[(2, 576, 576), (9, 2688, 832)]),
     ("qemu-max-no-pku", 0x1f, 1088, 960, &[(2, 576, 576), (3, 960, 832), (4, 1024, 896)]),
+    (
+        "qemu-max-no-xsaveopt",
+        0x21f,
+        2696,
+        968,
+        &[(2, 576, 576), (3, 960, 832), (4, 1024, 896), (9, 2688, 960)],
+    ),
+    ("qemu-max-no-xsave", 3, 512, 512, &[]),
     ("qemu-skylake-server", 0x207, 2696, 840, &[(2, 576, 576), (9, 2688, 832)]),
     ("qemu-epyc-milan", 0x207, 2696, 840, &[(2, 576, 576), (9, 2688, 832)]),
     ("qemu-skylake-client", 7, 832, 832, &[(2, 576, 576)]),
     ("qemu-haswell", 7, 832, 832, &[(2, 576, 576)]),
+    ("qemu-haswell-noxsave", 3, 512, 512, &[]),
+    ("qemu-sandybridge", 7, 832, 832, &[(2, 576, 576)]),
     ("qemu-nehalem", 3, 512, 512, &[]),
     ("qemu-core2duo", 3, 512, 512, &[]),
+    ("qemu-qemu64", 3, 512, 512, &[]),
     (
         "skylake-sp",
         0x2ff,
@@ -141,6 +152,7 @@ fn features_and_flags_are_read() {
     let config = layout.place(Component::TILECFG).unwrap();
     assert!(config.is_aligned && !config.is_dynamic);
     assert_eq!(cpu("qemu-haswell").features(), XsaveFeatures::XSAVEOPT);
+    assert_eq!(cpu("qemu-max-no-xsaveopt").features(), XsaveFeatures::XGETBV1);
     assert!(!cpu("emerald-rapids").enabled().contains(Component::TILECFG));
     assert!(cpu("emerald-rapids").listed().contains(Component::TILECFG));
 }
@@ -159,7 +171,9 @@ fn leaf_0dh_counts_only_below_the_maximum_and_with_osxsave() {
     let haswell = CPUS.iter().find(|(name, _)| *name == "qemu-haswell").unwrap().1;
     let disabled = haswell.replace("ecx=0x0c000000", "ecx=0x04000000");
     assert_eq!(Layout::from_cpuid(&disabled.parse::<CpuidDump>().unwrap()), Ok(Layout::fxsave_only()));
-    assert_eq!(cpu("qemu-core2duo"), Layout::fxsave_only());
+    for name in ["qemu-core2duo", "qemu-qemu64", "qemu-max-no-xsave", "qemu-haswell-noxsave"] {
+        assert_eq!(cpu(name), Layout::fxsave_only(), "{name}");
+    }
 }
 
 #[test]

@@ -335,7 +335,7 @@ fn every_view_of_every_cpu_there_and_back() {
             }
         }
     }
-    assert_eq!(carried, 2 * 34, "every format of every CPU");
+    assert_eq!(carried, 2 * 41, "every format of every CPU");
 }
 
 proptest! {

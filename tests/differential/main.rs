@@ -6,6 +6,10 @@
 
 mod absent_pages;
 mod broken_images;
+#[path = "../cpus/mod.rs"]
+mod cpus;
+mod described;
+mod deviations;
 #[path = "../support/emulator.rs"]
 mod emulator;
 #[path = "../support/frame_changes.rs"]
@@ -13,7 +17,7 @@ mod frame_changes;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod pkru;
 
-use emulator::{LAST_X87_INSTRUCTION, is_qemu_tcg, keeps_x87_pointers};
+use emulator::{Deviation, LAST_X87_INSTRUCTION, cases_here, keeps_x87_pointers, report_x87_pointers};
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
     check::{programs, values},
@@ -25,7 +29,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestCaseResult, TestRunner},
 };
-use std::{cell::Cell, sync::LazyLock};
+use std::cell::Cell;
 
 /// Images that a sequence saves to and restores from.
 const SLOTS: usize = 3;
@@ -71,9 +75,9 @@ fn cases(cases: u32) -> TestRunner {
     TestRunner::new(Config { failure_persistence: None, max_shrink_iters: 2000, ..seeded })
 }
 
-/// Mostly all, as the protocol asks; and parts: on QEMU's CPU none with AVX and without SSE, which moves MXCSR.
+/// Mostly all, as the protocol asks; and parts: none with AVX and without SSE where those move no MXCSR.
 fn rfbm() -> impl Strategy<Value = Rfbm> {
-    let avx_brings_mxcsr = !is_qemu_tcg();
+    let avx_brings_mxcsr = !Deviation::AvxWithoutMxcsr.is_here();
     let part = (0..0x100_u64).prop_map(move |bits| {
         let bits = if avx_brings_mxcsr || bits & 6 != 4 { bits } else { bits | 2 };
         Rfbm::new(ComponentSet::from_bits(bits))
@@ -159,14 +163,9 @@ fn spoil(area: &mut Area<impl AsRef<[u8]> + AsMut<[u8]>>) {
     }
 }
 
-fn keeps_pointers() -> bool {
-    static KEEPS: LazyLock<bool> = LazyLock::new(keeps_x87_pointers);
-    *KEEPS
-}
-
 /// Bytes that begin with x87's, with zeros for what this CPU does not keep.
 fn kept(mut bytes: Vec<u8>) -> Vec<u8> {
-    if !keeps_pointers() {
+    if !keeps_x87_pointers() {
         bytes[LAST_X87_INSTRUCTION].fill(0);
     }
     bytes
@@ -214,11 +213,11 @@ fn hardware_and_software_do_the_same() {
             continue;
         };
         let sequences = proptest::collection::vec(step(host.layout().enabled()), 1..=STEPS);
-        // Without a header, an image is bad by its MXCSR, which QEMU's CPU takes.
-        let takes_mxcsr = is_qemu_tcg();
+        // Without a header, an image is bad by its MXCSR.
+        let takes_mxcsr = Deviation::ReservedMxcsr.is_here();
         let can_spoil = host.layout().has_xsave() || !takes_mxcsr;
         let refused = Cell::new(0);
-        let same = cases(SEQUENCES).run(&sequences, |steps| {
+        let same = cases(cases_here(SEQUENCES, 100)).run(&sequences, |steps| {
             let (mut soft, mut host) = (Side::new(soft.clone()), Side::new(host.clone()));
             for step in steps {
                 if !can_spoil && matches!(step, Step::SpoilImage(_))
@@ -259,15 +258,12 @@ fn hardware_and_software_do_the_same() {
     assert!(!ran.is_empty());
     ran.iter().for_each(|instruction| println!("HARDWARE differential-{instruction}: ran"));
     println!("HARDWARE differential: ran");
-    if keeps_pointers() {
-        println!("HARDWARE differential-x87-pointers: ran");
+    Deviation::ReservedMxcsr.report("differential-bad-mxcsr");
+    report_x87_pointers("differential-x87-pointers");
+    if host.enabled().contains(Component::AVX) {
+        Deviation::AvxWithoutMxcsr.report("differential-mxcsr-with-avx");
     } else {
-        println!("HARDWARE differential-x87-pointers: SKIPPED: this CPU does not keep them");
-    }
-    if is_qemu_tcg() {
-        println!("HARDWARE differential-mxcsr-with-avx: SKIPPED: QEMU's CPU moves MXCSR with SSE only");
-    } else {
-        println!("HARDWARE differential-mxcsr-with-avx: ran");
+        println!("HARDWARE differential-mxcsr-with-avx: SKIPPED: this CPU has no AVX");
     }
 }
 

@@ -12,8 +12,8 @@ mod pkru;
 mod placement;
 mod preempted_code;
 mod preemption;
-#[path = "../support/probes.rs"]
-mod probes;
+#[path = "../support/accesses.rs"]
+mod accesses;
 mod scale;
 mod signals;
 #[path = "../support/live_steps.rs"]

@@ -3,7 +3,7 @@
 
 use crate::{
     pkeys::{ALL_DENIED, Page, SEGV_PKUERR, denied, missing_in_images, write_denied, wrpkru},
-    probes::{self, Fault, load, store},
+    accesses::{self, Fault, load, store},
     support::{POLICIES, said, start, tell},
 };
 use fpuswitch::{
@@ -71,7 +71,7 @@ fn last_lines(text: &str) -> String {
 
 /// The story, in a process of its own: the handler that the faults are passed on to is there before the library's.
 pub(crate) fn threads_that_fault() {
-    probes::install();
+    accesses::install();
     let pages: Arc<[Page; THREADS]> =
         Arc::new(std::array::from_fn(|_| Page::new().expect("a page with a key")));
     for policy in POLICIES {

@@ -1,47 +1,137 @@
-//! What CPUs, and QEMU's software CPU, do otherwise than the manual: the tests leave it out there, and say so.
+//! What QEMU's software CPU does otherwise than the manual: asked of the CPU, by name, and nowhere else to be found.
+//!
+//! It needs nothing of the crate, whose own tests include it too.
 
-use fpuswitch::{
-    Rfbm,
-    registers::{HostCpu, HostRegs, RegisterFile},
-    xstate::{Component, CpuidReader, SaveInstruction},
-};
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
-/// Whether this is QEMU's software CPU. It takes reserved bits of MXCSR, and moves MXCSR only with SSE, not with AVX.
-pub(crate) fn is_qemu_tcg() -> bool {
-    const HYPERVISOR: u32 = 1 << 31;
-    let Ok(cpu) = HostCpu::new() else { return false };
-    cpu.cpuid(1, 0).ecx & HYPERVISOR != 0 && {
-        let name = cpu.cpuid(0x4000_0000, 0);
-        twelve([name.ebx, name.ecx, name.edx]) == *b"TCGTCGTCGTCG"
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[path = "probes.rs"]
+mod probes;
+
+use core::fmt;
+use std::{println, sync::OnceLock};
+
+/// A deviation from the manual. Each names the test that holds the software registers to the manual's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deviation {
+    /// XRSTOR, FXRSTOR and LDMXCSR take reserved bits of MXCSR, and the register has them.
+    ///
+    /// The rule: `a_refused_image_changes_nothing` in `soft_restores`, `fxrstor_looks_at_mxcsr_and_nothing_else` in
+    /// `xstate_check`. (The software registers have no LDMXCSR.)
+    ReservedMxcsr,
+    /// RFBM = AVX alone neither loads nor stores MXCSR.
+    ///
+    /// The rule: `a_restore_loads_initialises_or_leaves_each_component` in `soft_restores`,
+    /// `each_save_writes_the_bytes_of_its_components_and_no_others` in `soft_saves`.
+    AvxWithoutMxcsr,
+    /// FXSAVE and XSAVE store zeros for FOP, FIP and FDP, whatever was loaded, with an exception pending too.
+    ///
+    /// The rule: `registers_keep_the_last_x87_instruction` in `soft_restores`.
+    X87Pointers,
+    /// Reserved bits of FCW, and ES and B of FSW, are not what follows from the others.
+    ///
+    /// The rule: `registers_keep_no_reserved_bits` in `soft_restores`.
+    X87Reserved,
+    /// XGETBV(1) tells of everything but BNDREGS that it is in use. The manual allows that; no such CPU is known.
+    ///
+    /// The rule: `xinuse_tells_what_is_in_use` in `soft_tracking`.
+    InUseAlways,
+}
+
+impl Deviation {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::ReservedMxcsr, Self::AvxWithoutMxcsr, Self::X87Pointers, Self::X87Reserved, Self::InUseAlways];
+
+    /// Whether this CPU deviates so.
+    ///
+    /// # Panics
+    /// One that is not QEMU's does.
+    pub(crate) fn is_here(self) -> bool {
+        static SEEN: [OnceLock<bool>; Deviation::ALL.len()] = [const { OnceLock::new() }; _];
+        *SEEN[self as usize].get_or_init(|| {
+            let is_seen = self.is_seen();
+            assert!(!is_seen || is_qemu_tcg(), "{self}, and this is not QEMU's CPU");
+            is_seen
+        })
     }
+
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn is_seen(self) -> bool {
+        match self {
+            Self::ReservedMxcsr => probes::takes_reserved_mxcsr(),
+            Self::AvxWithoutMxcsr => probes::avx_moves_mxcsr() == Some(false),
+            Self::X87Pointers => !probes::keeps_x87_pointers(true),
+            Self::X87Reserved => probes::keeps_x87_reserved(),
+            Self::InUseAlways => probes::all_is_in_use() == Some(true),
+        }
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    fn is_seen(self) -> bool {
+        false
+    }
+
+    /// Prints the line that CI looks for: whether what the deviation is about was tested.
+    pub(crate) fn report(self, test: &str) {
+        if self.is_here() {
+            println!("HARDWARE {test}: DEVIATES: {self}");
+        } else {
+            println!("HARDWARE {test}: ran");
+        }
+    }
+}
+
+impl fmt::Display for Deviation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReservedMxcsr => "reserved-mxcsr",
+            Self::AvxWithoutMxcsr => "avx-without-mxcsr",
+            Self::X87Pointers => "x87-pointers",
+            Self::X87Reserved => "x87-reserved",
+            Self::InUseAlways => "in-use-always",
+        })
+    }
+}
+
+/// Whether this is QEMU's software CPU.
+pub(crate) fn is_qemu_tcg() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return probes::is_qemu_tcg();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    false
+}
+
+/// As many cases as that; on QEMU's CPU, on which they take `times` as long, so many fewer.
+pub(crate) fn cases_here(cases: u32, times: u32) -> u32 {
+    if is_qemu_tcg() { cases / times } else { cases }
 }
 
 /// FOP, FIP and FDP: where they are in x87's bytes, and in an area.
 pub(crate) const LAST_X87_INSTRUCTION: core::ops::Range<usize> = 6..24;
 
-/// Whether FXRSTOR and FXSAVE keep FOP, FIP and FDP. AMD's CPUs do not while no exception is pending: older ones leave
-/// what was there, those with RstrFpErrPtrs (seen on a Zen 3) put zeros there. QEMU's do not at all.
+/// Whether FXRSTOR and FXSAVE keep FOP, FIP and FDP while no exception is pending. AMD's CPUs do not, and it is no
+/// deviation: older ones leave what was there, those with RstrFpErrPtrs (seen on a Zen 3) put zeros there.
 ///
 /// # Panics
 /// Any other CPU does not: then it is not the CPU.
 pub(crate) fn keeps_x87_pointers() -> bool {
-    let Ok(host) = HostRegs::new() else { return true };
-    let mut host = host.with_save_instruction(SaveInstruction::Fxsave).expect("every CPU has it");
-    let mut image = host.new_image();
-    let pointers = b"\x5a\x05FIP!\0\0\0\0FDP!\0\0\0\0";
-    image.area_mut().bytes_mut()[LAST_X87_INSTRUCTION].copy_from_slice(pointers);
-    host.restore(Rfbm::ALL, &image).expect("nothing that is looked at");
-    let keeps = host.read_back(Component::X87).expect("x87")[LAST_X87_INSTRUCTION] == *pointers;
-    assert!(keeps || is_qemu_tcg() || is_amd(), "x87's pointers were lost");
-    keeps
+    static KEEPS: OnceLock<bool> = OnceLock::new();
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    let keeps = || {
+        let keeps = probes::keeps_x87_pointers(false);
+        assert!(keeps || Deviation::X87Pointers.is_here() || probes::is_amd(), "x87's pointers were lost");
+        keeps
+    };
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    let keeps = || true;
+    *KEEPS.get_or_init(keeps)
 }
 
-fn is_amd() -> bool {
-    let Ok(cpu) = HostCpu::new() else { return false };
-    let vendor = cpu.cpuid(0, 0);
-    [*b"AuthenticAMD", *b"HygonGenuine"].contains(&twelve([vendor.ebx, vendor.edx, vendor.ecx]))
-}
-
-fn twelve(registers: [u32; 3]) -> [u8; 12] {
-    std::array::from_fn(|n| registers[n / 4].to_le_bytes()[n % 4])
+/// Prints the line that CI looks for: whether a test compared them.
+pub(crate) fn report_x87_pointers(test: &str) {
+    if keeps_x87_pointers() || Deviation::X87Pointers.is_here() {
+        Deviation::X87Pointers.report(test);
+    } else {
+        println!("HARDWARE {test}: SKIPPED: this CPU keeps them only while an exception is pending");
+    }
 }

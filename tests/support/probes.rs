@@ -1,84 +1,244 @@
-//! Accesses of user code that may be denied: a fault is a result.
+//! What `emulator.rs` asks the CPU: each probe executes the instructions and looks, past everything of the crate.
 
-#![allow(unsafe_code, reason = "accesses that fault, and a signal handler")]
+#![allow(unsafe_code, reason = "instructions, and a child that may die of one")]
 
-use std::{arch::naked_asm, mem, ptr};
+use std::{
+    arch::{asm, x86_64::__cpuid_count},
+    io,
+};
 
-/// What the system says of a fault.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) address: usize,
-    pub(crate) code: libc::c_int,
-    /// Of the page, where the code is that of a protection key.
-    pub(crate) key: u32,
+/// Room for x87 to Hi16_ZMM in the standard format.
+#[repr(C, align(64))]
+#[derive(Clone)]
+struct Area([u8; 4096]);
+
+impl Area {
+    /// XSTATE_BV = 0, and control words for what looks at the legacy region all the same.
+    fn initial() -> Self {
+        let mut area = Self([0; 4096]);
+        area.put(FCW, &0x037f_u16.to_le_bytes());
+        area.put(MXCSR, &0x1f80_u32.to_le_bytes());
+        area
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn half(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+    }
+
+    fn mxcsr(&self) -> u32 {
+        u32::from_le_bytes(core::array::from_fn(|n| self.0[MXCSR + n]))
+    }
 }
 
-/// What a probe returns that has faulted; the others return a word.
-const FAULTED: u64 = u64::MAX;
+const FCW: usize = 0;
+const FSW: usize = 2;
+const MXCSR: usize = 24;
+/// FOP, FIP and FDP.
+const POINTERS: core::ops::Range<usize> = 6..24;
 
-/// Reads a word. [`install`] comes first.
-///
-/// # Errors
-/// The fault.
-pub(crate) fn load(address: *const u32) -> Result<u32, Fault> {
-    let mut fault = Fault::default();
-    let word = loads(address, 0, &mut fault);
-    if word == FAULTED { Err(fault) } else { Ok(word as u32) }
+const AVX: u64 = 1 << 2;
+const BNDREGS: u64 = 1 << 3;
+
+/// Whether the hypervisor is QEMU's software CPU.
+pub(super) fn is_qemu_tcg() -> bool {
+    const HYPERVISOR: u32 = 1 << 31;
+    let name = __cpuid_count(0x4000_0000, 0);
+    __cpuid_count(1, 0).ecx & HYPERVISOR != 0 && twelve([name.ebx, name.ecx, name.edx]) == *b"TCGTCGTCGTCG"
 }
 
-/// Writes a word. [`install`] comes first.
-///
-/// # Errors
-/// The fault.
-pub(crate) fn store(address: *mut u32, word: u32) -> Result<(), Fault> {
-    let mut fault = Fault::default();
-    if stores(address, word, &mut fault) == FAULTED { Err(fault) } else { Ok(()) }
+pub(super) fn is_amd() -> bool {
+    let vendor = __cpuid_count(0, 0);
+    [*b"AuthenticAMD", *b"HygonGenuine"].contains(&twelve([vendor.ebx, vendor.edx, vendor.ecx]))
 }
 
-/// RDI = address, RDX = the fault's place; EAX = the word. The first instruction is the access, and behind it the handler can
-/// return to the caller.
-#[unsafe(naked)]
-extern "sysv64" fn loads(address: *const u32, _: u32, fault: *mut Fault) -> u64 {
-    naked_asm!("mov eax, [rdi]", "ret")
+fn twelve(registers: [u32; 3]) -> [u8; 12] {
+    core::array::from_fn(|n| registers[n / 4].to_le_bytes()[n % 4])
 }
 
-/// The same, and ESI = the word that is written.
-#[unsafe(naked)]
-extern "sysv64" fn stores(address: *mut u32, word: u32, fault: *mut Fault) -> u64 {
-    naked_asm!("mov [rdi], esi", "xor eax, eax", "ret")
+/// XCR0; 0 where there is none.
+fn xcr0() -> u64 {
+    const OSXSAVE: u32 = 1 << 27;
+    if __cpuid_count(1, 0).ecx & OSXSAVE == 0 {
+        return 0;
+    }
+    let (low, high): (u32, u32);
+    // SAFETY: XGETBV with ECX = 0 needs CR4.OSXSAVE, which was just seen.
+    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
+    u64::from(high) << 32 | u64::from(low)
 }
 
-/// Installs the handler, for the whole process: before anybody whose handler passes faults on.
-pub(crate) fn install() {
-    // SAFETY: a complete action. The handler has the form that SA_SIGINFO asks for, and touches what the probe gave it.
+/// The components whose areas have room here: what a probe loads, it saves first.
+fn probed() -> u32 {
+    (xcr0() & 0xff) as u32
+}
+
+/// Whether FXRSTOR and FXSAVE keep FOP, FIP and FDP, while an exception is pending or while none is.
+pub(super) fn keeps_x87_pointers(pending: bool) -> bool {
+    let mut image = Area::initial();
+    if pending {
+        // An invalid operation, unmasked: IE, ES, B.
+        image.put(FCW, &0x0340_u16.to_le_bytes());
+        image.put(FSW, &0x8081_u16.to_le_bytes());
+    }
+    image.put(POINTERS.start, b"\x5a\x05FIP!\0\0\0\0FDP!\0\0\0\0");
+    through_registers(&image).0[POINTERS] == image.0[POINTERS]
+}
+
+/// Whether reserved bits of FCW, and ES and B of FSW, are what they were set to.
+pub(super) fn keeps_x87_reserved() -> bool {
+    let through = |fcw: u16, fsw: u16| {
+        let mut image = Area::initial();
+        image.put(FCW, &fcw.to_le_bytes());
+        image.put(FSW, &fsw.to_le_bytes());
+        let found = through_registers(&image);
+        (found.half(FCW), found.half(FSW))
+    };
+    // ES and B are for exceptions that are not masked (Intel SDM volume 1, section 8.1.3).
+    (through(0xffff, 0), through(0, 0x8080), through(0x0340, 1)) != ((0x1f7f, 0), (0x40, 0), (0x0340, 0x8081))
+}
+
+/// What FXSAVE stores of what FXRSTOR has loaded.
+fn through_registers(image: &Area) -> Area {
+    let [mut own, mut found] = [(); 2].map(|()| Area::initial());
+    // SAFETY: three areas of more than 512 bytes at multiples of 64, and no reserved bit of MXCSR. The last line puts
+    // back what the first one saved, and in between is no Rust code. `nostack`: nothing is pushed.
     unsafe {
-        let mut action: libc::sigaction = mem::zeroed();
-        action.sa_sigaction = on_fault as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        assert_eq!(libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut()), 0);
-    }
+        asm!(
+            "fxsave64 [{own}]",
+            "fxrstor64 [{image}]",
+            "fxsave64 [{found}]",
+            "fxrstor64 [{own}]",
+            own = in(reg) &raw mut own,
+            image = in(reg) image,
+            found = in(reg) &raw mut found,
+            options(nostack),
+        );
+    };
+    found
 }
 
-/// `si_pkey` of a `siginfo_t`, which `libc` has no name for.
-const KEY_AT: usize = 32;
+/// Whether LDMXCSR, FXRSTOR and XRSTOR take reserved bits of MXCSR: all, or none.
+pub(super) fn takes_reserved_mxcsr() -> bool {
+    let mut bad = Area::initial();
+    bad.put(MXCSR, &0x8000_1f80_u32.to_le_bytes());
+    let mut taken = std::vec![survives(ldmxcsr, &bad), survives(fxrstor, &bad)];
+    if xcr0() != 0 {
+        taken.push(survives(xrstor, &bad));
+    }
+    assert!(taken.iter().all(|one| *one == taken[0]), "only some of the instructions: {taken:?}");
+    taken[0]
+}
 
-extern "C" fn on_fault(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the system gives both to a handler with SA_SIGINFO, for as long as it runs.
-    let (info, registers) = unsafe { (&*info, &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs) };
-    let at = registers[libc::REG_RIP as usize] as usize;
-    if at != loads as *const () as usize && at != stores as *const () as usize {
-        // SAFETY: a mistake: it happens again, and ends the process.
-        unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
-        return;
+fn ldmxcsr(area: &Area) {
+    // SAFETY: reads a word of the area, in a process that ends with it. `nostack`: nothing is pushed.
+    unsafe { asm!("ldmxcsr [{} + {at}]", in(reg) area, at = const MXCSR, options(nostack)) };
+}
+
+fn fxrstor(area: &Area) {
+    // SAFETY: 512 bytes at a multiple of 16, in a process that ends with it. `nostack`: nothing is pushed.
+    unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(nostack)) };
+}
+
+fn xrstor(area: &Area) {
+    const SSE: u32 = 1 << 1;
+    // SAFETY: the legacy region and the header, at a multiple of 64, in a process that ends with it; OSXSAVE was seen.
+    // `nostack`: nothing is pushed.
+    unsafe { asm!("xrstor64 [{}]", in(reg) area, in("eax") SSE, in("edx") 0, options(nostack)) };
+}
+
+/// Whether a child process that loads the area does not die of it.
+fn survives(load: fn(&Area), area: &Area) -> bool {
+    // SAFETY: the child calls nothing but the functions below, which neither allocate nor take locks.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the default action, and a limit that is read.
+        unsafe {
+            libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+            libc::setrlimit(libc::RLIMIT_CORE, &no_core);
+        };
+        load(area);
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(0) };
     }
-    // SAFETY: the fields of a fault. RDX is the place that the probe was given, and RSP points to its return address.
+    let mut status = 0;
+    // SAFETY: a status is written.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(waited, child, "{}", io::Error::last_os_error());
+    let is_killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV;
+    assert!(status == 0 || is_killed, "{status:#x}");
+    status == 0
+}
+
+/// Whether RFBM = AVX alone loads MXCSR and stores it, as the standard format has it; `None` without AVX.
+pub(super) fn avx_moves_mxcsr() -> Option<bool> {
+    const ROUNDED: u32 = 0x3f80;
+    if xcr0() & AVX == 0 {
+        return None;
+    }
+    let [mut own, mut image, mut stored] = [(); 3].map(|()| Area::initial());
+    image.put(MXCSR, &ROUNDED.to_le_bytes());
+    stored.put(MXCSR, &[0; 4]);
+    let mut loaded = 0_u32;
+    // SAFETY: AVX is there, so XSAVE is; three areas with room for all that is saved at multiples of 64, with headers that
+    // say nothing, and no reserved bit of MXCSR. The last line puts back what the first one saved, and in between is no
+    // Rust code. `nostack`: nothing is pushed.
     unsafe {
-        let fault = registers[libc::REG_RDX as usize] as *mut Fault;
-        let key = ptr::from_ref(info).cast::<u8>().add(KEY_AT).cast::<u32>().read();
-        fault.write(Fault { address: info.si_addr() as usize, code: info.si_code, key });
-        registers[libc::REG_RAX as usize] = FAULTED as i64;
-        registers[libc::REG_RIP as usize] = *(registers[libc::REG_RSP as usize] as *const i64);
-        registers[libc::REG_RSP as usize] += 8;
+        asm!(
+            "xsave64 [{own}]",
+            "mov eax, {avx}",
+            "xrstor64 [{image}]",
+            "stmxcsr [{loaded}]",
+            "xsave64 [{stored}]",
+            "mov eax, {probed:e}",
+            "xrstor64 [{own}]",
+            own = in(reg) &raw mut own,
+            image = in(reg) &raw const image,
+            stored = in(reg) &raw mut stored,
+            loaded = in(reg) &raw mut loaded,
+            probed = in(reg) probed(),
+            avx = const AVX,
+            inout("eax") probed() => _,
+            in("edx") 0,
+            options(nostack),
+        );
+    };
+    Some([loaded, stored.mxcsr()] == [ROUNDED; 2])
+}
+
+/// Whether XGETBV(1) tells of everything but BNDREGS that it is in use when XRSTOR has put it into its initial
+/// configuration; `None` without XGETBV(1).
+pub(super) fn all_is_in_use() -> Option<bool> {
+    const XGETBV1: u32 = 1 << 2;
+    if xcr0() == 0 || __cpuid_count(0x0d, 1).eax & XGETBV1 == 0 {
+        return None;
     }
+    let [mut own, initial] = [(); 2].map(|()| Area::initial());
+    let in_use: u32;
+    // SAFETY: XSAVE and XGETBV(1) are there; two areas with room for all that is saved at multiples of 64. The last line
+    // puts back what the first one saved, and in between is no Rust code. `nostack`: nothing is pushed.
+    unsafe {
+        asm!(
+            "xsave64 [{own}]",
+            "xrstor64 [{initial}]",
+            "xgetbv",
+            "mov ecx, eax",
+            "mov eax, {probed:e}",
+            "xor edx, edx",
+            "xrstor64 [{own}]",
+            own = in(reg) &raw mut own,
+            initial = in(reg) &raw const initial,
+            probed = in(reg) probed(),
+            inout("eax") probed() => _,
+            inout("ecx") 1 => in_use,
+            inout("edx") 0 => _,
+            options(nostack),
+        );
+    };
+    let tracked = u64::from(probed()) & !BNDREGS;
+    Some(u64::from(in_use) & tracked == tracked)
 }

@@ -1,16 +1,19 @@
 //! The instructions, on this host.
 
+#[path = "../../../tests/support/emulator.rs"]
+mod emulator;
 mod faults;
 mod programs;
 mod signals;
 mod windows;
 
-use super::{Features, Host, ParkedRegs, window};
+use super::{Features, ParkedRegs};
 use crate::{
     Component, ComponentSet, Rfbm,
-    xstate::{AlignedBytes, Area, CpuidReader, initial_value},
+    xstate::{AlignedBytes, Area, initial_value},
 };
-use std::{arch::asm, sync::OnceLock, vec, vec::Vec};
+use emulator::{Deviation, LAST_X87_INSTRUCTION, keeps_x87_pointers, report_x87_pointers};
+use std::{arch::asm, vec, vec::Vec};
 
 fn features() -> Features {
     Features::detect().expect("an x86-64 Linux host")
@@ -25,47 +28,12 @@ fn ran(name: &str) {
     std::println!("HARDWARE {name}: ran");
 }
 
-/// FOP, FIP and FDP in the bytes of x87.
-const LAST_X87_INSTRUCTION: core::ops::Range<usize> = 6..24;
-
-/// Whether FXRSTOR and FXSAVE keep FOP, FIP and FDP. AMD's older CPUs do not while no exception is pending, and
-/// QEMU's do not at all. It is asked of the CPU itself, not of a window.
-fn keeps_x87_pointers() -> bool {
-    static KEEPS: OnceLock<bool> = OnceLock::new();
-    *KEEPS.get_or_init(|| {
-        let [mut own, mut image, mut found] = [(); 3].map(|()| window::Area::initial());
-        image.bytes_mut()[LAST_X87_INSTRUCTION].copy_from_slice(b"\x5a\x05FIP!\0\0\0\0FDP!\0\0\0\0");
-        // SAFETY: three areas of more than 512 bytes at multiples of 64. `image` is the initial configuration but
-        // for three registers without an effect, and the last line puts back what the first one saved; between
-        // them is no Rust code. `nostack`: nothing is pushed.
-        unsafe {
-            asm!(
-                "fxsave64 [{own}]", "fxrstor64 [{image}]", "fxsave64 [{found}]", "fxrstor64 [{own}]",
-                own = in(reg) own.as_mut_ptr(),
-                image = in(reg) image.as_mut_ptr(),
-                found = in(reg) found.as_mut_ptr(),
-                options(nostack, preserves_flags),
-            );
-        };
-        found.bytes()[LAST_X87_INSTRUCTION] == image.bytes()[LAST_X87_INSTRUCTION]
-    })
-}
-
 /// A component's bytes, with zeros for what the CPU does not keep.
 fn kept(component: Component, mut bytes: Vec<u8>) -> Vec<u8> {
     if component == Component::X87 && !keeps_x87_pointers() {
         bytes[LAST_X87_INSTRUCTION].fill(0);
     }
     bytes
-}
-
-/// Whether this is QEMU's software CPU, which is no model for everything: it takes reserved bits of MXCSR, and tells
-/// of everything but BNDREGS that it is in use.
-fn is_qemu_tcg() -> bool {
-    const HYPERVISOR: u32 = 1 << 31;
-    let name = Host.cpuid(0x4000_0000, 0);
-    Host.cpuid(1, 0).ecx & HYPERVISOR != 0
-        && [name.ebx, name.ecx, name.edx].map(u32::to_le_bytes).concat() == b"TCGTCGTCGTCG"
 }
 
 /// MXCSR without its flags, and FCW, of Rust's own code.
