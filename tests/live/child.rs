@@ -1,7 +1,10 @@
 //! Stories that end a process, or need one of their own: `support::tell` runs them.
 #![allow(unsafe_code, reason = "faults, and signal handlers")]
 
-use crate::support::{STORY, machine};
+use crate::{
+    pkeys::{ALL_DENIED, Page, wrpkru},
+    support::{STORY, machine},
+};
 use fpuswitch::{
     Rfbm,
     live::{park, yield_now},
@@ -28,6 +31,16 @@ fn story() {
             // SAFETY: none, likewise: code cannot be written.
             unsafe { (recurse as *const () as *mut u8).write_volatile(1) };
         }),
+        "denied-key" => {
+            let page = Page::new().expect("a page with a key");
+            run("denied", 64, move || {
+                // SAFETY: key 0 is allowed, and for the rest none: a fault is what this is for.
+                unsafe {
+                    wrpkru(ALL_DENIED);
+                    page.words().write_volatile(1);
+                }
+            });
+        }
         "handled" => {
             handle_faults();
             run("handled", 64, || {
