@@ -1,11 +1,14 @@
 //! Stories that end a process, or need one of their own: `support::tell` runs them.
 #![allow(unsafe_code, reason = "faults, and signal handlers")]
 
-use crate::support::{STORY, machine};
+use crate::{
+    pkeys::{ALL_DENIED, Page, wrpkru},
+    support::{STORY, machine},
+};
 use fpuswitch::{
     Rfbm,
     live::{park, yield_now},
-    registers::{Fault, HostRegs, RegisterFile},
+    registers::{Fault, HostRegs, RegisterFile, UserFrames},
 };
 use std::{hint::black_box, ptr, time::Duration};
 
@@ -28,6 +31,16 @@ fn story() {
             // SAFETY: none, likewise: code cannot be written.
             unsafe { (recurse as *const () as *mut u8).write_volatile(1) };
         }),
+        "denied-key" => {
+            let page = Page::new().expect("a page with a key");
+            run("denied", 64, move || {
+                // SAFETY: key 0 is allowed, and for the rest none: a fault is what this is for.
+                unsafe {
+                    wrpkru(ALL_DENIED);
+                    page.words().write_volatile(1);
+                }
+            });
+        }
         "handled" => {
             handle_faults();
             run("handled", 64, || {
@@ -39,11 +52,16 @@ fn story() {
             // Its handler first, so that the report's gets the fault first.
             let mut host = HostRegs::new().expect("the host's registers");
             run("op", 256, move || {
+                let mut frame = host.new_frame();
+                frame.set_absent(0..frame.pages());
+                assert_eq!(host.save_user(Rfbm::ALL, &mut frame), Err(Fault::Page));
                 let mut image = host.new_image();
                 host.save(Rfbm::ALL, &mut image);
-                // Reserved in the header of either format.
-                image.area_mut().bytes_mut()[528] = 1;
-                assert_eq!(host.restore(Rfbm::ALL, &image), Err(Fault::GeneralProtection));
+                // Reserved in the header of either format; without XSAVE there is none.
+                if let Some(byte) = image.area_mut().reserved_header_bytes_mut().first_mut() {
+                    *byte = 1;
+                    assert_eq!(host.restore(Rfbm::ALL, &image), Err(Fault::GeneralProtection));
+                }
                 panic!("a fault that is a result");
             });
         }

@@ -1,6 +1,9 @@
 //! Faults end the process, and say which thread's they are.
 
-use crate::support::{said, tell};
+use crate::{
+    pkeys::missing,
+    support::{said, tell},
+};
 use std::os::unix::process::ExitStatusExt;
 
 fn dies_by_segv(story: &str, thread: &str, what: &str) {
@@ -17,6 +20,15 @@ fn faults_name_the_thread_and_end_the_process() {
     dies_by_segv("overflow", "(deep)", "overflowed its stack");
     dies_by_segv("null", "(null)", "at 0x0");
     dies_by_segv("wrong", "(wrong)", "accessed memory that it may not");
+}
+
+#[test]
+fn hardware_a_denied_key_ends_the_process_too() {
+    if let Some(why) = missing() {
+        return println!("HARDWARE live-denied-key: SKIPPED: {why}");
+    }
+    dies_by_segv("denied-key", "(denied)", "accessed memory with a protection key that its PKRU denies");
+    println!("HARDWARE live-denied-key: ran");
 }
 
 #[test]
