@@ -32,7 +32,7 @@ pub(crate) enum Deviation {
     ///
     /// The rule: `registers_keep_no_reserved_bits` in `soft_restores`.
     X87Reserved,
-    /// XGETBV(1) tells of everything but BNDREGS that it is in use. The manual allows that; no such CPU is known.
+    /// XSAVE and XGETBV(1) tell of everything but BNDREGS that it is in use. The manual allows that; no such CPU is known.
     ///
     /// The rule: `xinuse_tells_what_is_in_use` in `soft_tracking`.
     InUseAlways,

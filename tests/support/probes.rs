@@ -37,6 +37,7 @@ impl Area {
 const FCW: usize = 0;
 const FSW: usize = 2;
 const MXCSR: usize = 24;
+const XSTATE_BV: usize = 512;
 /// FOP, FIP and FDP.
 const POINTERS: core::ops::Range<usize> = 6..24;
 
@@ -210,35 +211,30 @@ pub(super) fn avx_moves_mxcsr() -> Option<bool> {
     Some([loaded, stored.mxcsr()] == [ROUNDED; 2])
 }
 
-/// Whether XGETBV(1) tells of everything but BNDREGS that it is in use when XRSTOR has put it into its initial
-/// configuration; `None` without XGETBV(1).
+/// Whether XSAVE tells of everything but BNDREGS that it is in use when XRSTOR has put it into its initial configuration;
+/// `None` without XSAVE.
 pub(super) fn all_is_in_use() -> Option<bool> {
-    const XGETBV1: u32 = 1 << 2;
-    if xcr0() == 0 || __cpuid_count(0x0d, 1).eax & XGETBV1 == 0 {
+    if xcr0() == 0 {
         return None;
     }
-    let [mut own, initial] = [(); 2].map(|()| Area::initial());
-    let in_use: u32;
-    // SAFETY: XSAVE and XGETBV(1) are there; two areas with room for all that is saved at multiples of 64. The last line
-    // puts back what the first one saved, and in between is no Rust code. `nostack`: nothing is pushed.
+    let [mut own, initial, mut saved] = [(); 3].map(|()| Area::initial());
+    // SAFETY: XSAVE is there; three areas with room for all that is saved at multiples of 64. The last line puts back what
+    // the first one saved, and in between is no Rust code. `nostack`: nothing is pushed.
     unsafe {
         asm!(
             "xsave64 [{own}]",
             "xrstor64 [{initial}]",
-            "xgetbv",
-            "mov ecx, eax",
-            "mov eax, {probed:e}",
-            "xor edx, edx",
+            "xsave64 [{saved}]",
             "xrstor64 [{own}]",
             own = in(reg) &raw mut own,
             initial = in(reg) &raw const initial,
-            probed = in(reg) probed(),
-            inout("eax") probed() => _,
-            inout("ecx") 1 => in_use,
-            inout("edx") 0 => _,
+            saved = in(reg) &raw mut saved,
+            in("eax") probed(),
+            in("edx") 0,
             options(nostack),
         );
     };
+    let in_use = u64::from_le_bytes(core::array::from_fn(|n| saved.0[XSTATE_BV + n]));
     let tracked = u64::from(probed()) & !BNDREGS;
-    Some(u64::from(in_use) & tracked == tracked)
+    Some(in_use & tracked == tracked)
 }

@@ -12,7 +12,7 @@ use crate::{
     Component, ComponentSet, Rfbm,
     xstate::{AlignedBytes, Area, initial_value},
 };
-use emulator::{Deviation, LAST_X87_INSTRUCTION, keeps_x87_pointers, report_x87_pointers};
+use emulator::{Deviation, LAST_X87_INSTRUCTION, cases_here, keeps_x87_pointers, report_x87_pointers};
 use std::{arch::asm, vec, vec::Vec};
 
 fn features() -> Features {

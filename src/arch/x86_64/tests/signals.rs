@@ -215,7 +215,7 @@ fn hardware_windows_nest_in_signal_handlers() {
                 assert_rust_is_itself();
             }
         });
-        for n in 0..200 {
+        for n in 0..cases_here(200, 4) {
             let thread = *name.wait() as libc::pthread_t;
             // SAFETY: the thread was not joined yet, so its name is valid, even if a check of its has failed.
             assert_eq!(unsafe { libc::pthread_kill(thread, SIGUSR1) }, 0);
@@ -260,7 +260,7 @@ fn hardware_signals_arrive_whatever_pkru_denies() {
                 assert_eq!(through_pkru(features, u32::MAX), Some(u32::MAX));
             }
         });
-        for n in 0..500 {
+        for n in 0..cases_here(500, 5) {
             let thread = *name.wait() as libc::pthread_t;
             // SAFETY: the thread was not joined yet, so its name is valid, even if a check of its has failed.
             assert_eq!(unsafe { libc::pthread_kill(thread, SIGUSR2) }, 0);

@@ -244,7 +244,7 @@ fn hardware_what_is_in_use_is_told() {
     if Deviation::InUseAlways.is_here() {
         assert_eq!(initial, features.enabled().without(Component::BNDREGS));
     } else {
-        assert_ne!(initial, features.enabled());
+        assert!(!features.enabled().without(Component::BNDREGS).is_subset_of(initial), "{initial:?}");
     }
     Deviation::InUseAlways.report("xinuse-initial");
     for (component, bytes) in patterns(features, 3) {
