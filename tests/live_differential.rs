@@ -8,7 +8,7 @@ mod live_policies;
 #[path = "support/live_steps.rs"]
 mod steps;
 
-use emulator::{LAST_X87_INSTRUCTION, keeps_x87_pointers};
+use emulator::{LAST_X87_INSTRUCTION, cases_here, keeps_x87_pointers};
 use fpuswitch::{
     Component, ComponentSet, CpuId, EntryKind, Event, KernelContext, Pkru, Rfbm, TaskId, Value,
     check::{programs, values},
@@ -410,7 +410,7 @@ fn gate_does_what_software_does(gate: Gate) -> Result<(), LiveError> {
     for_live_policies!(policy => {
         drop(live::Machine::start(policy, Config { cpus: 1, gate, ..Config::default() })?);
         let all = Cell::new(Counts::default());
-        let same = cases(SCHEDULES).run(&schedules(host.enabled()), |schedule| {
+        let same = cases(cases_here(SCHEDULES, 20)).run(&schedules(host.enabled()), |schedule| {
             let told = Model::run(policy, soft.clone(), &schedule);
             prop_assert_eq!(&told, &Model::run(policy, host.clone(), &schedule));
             let seen = on_registers(policy, gate, &schedule).expect("threads");

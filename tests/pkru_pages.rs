@@ -6,10 +6,10 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![allow(unsafe_code, reason = "WRPKRU")]
 
-#[path = "support/pkeys.rs"]
-mod pkeys;
 #[path = "support/accesses.rs"]
 mod accesses;
+#[path = "support/pkeys.rs"]
+mod pkeys;
 mod support;
 
 use fpuswitch::{
@@ -67,7 +67,8 @@ fn with_pkru<T>(pkru: Pkru, access: impl FnOnce() -> T) -> T {
 
 /// Whether user code can access the page.
 fn is_allowed_in_user_mode(page: &Page, write: bool) -> bool {
-    let done = if write { accesses::store(page.words(), 7) } else { accesses::load(page.words()).map(|_| ()) };
+    let done =
+        if write { accesses::store(page.words(), 7) } else { accesses::load(page.words()).map(|_| ()) };
     let (address, key) = (page.words() as usize, u32::from(page.key()));
     assert!(done.is_ok() || done == Err(accesses::Fault { address, code: SEGV_PKUERR, key }), "{done:?}");
     done.is_ok()

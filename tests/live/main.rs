@@ -1,7 +1,11 @@
 //! Green threads on the real registers.
 
+#[path = "../support/accesses.rs"]
+mod accesses;
 mod child;
 mod control_words;
+#[path = "../support/emulator.rs"]
+mod emulator;
 mod errors;
 mod faults;
 mod kernel_threads;
@@ -12,8 +16,6 @@ mod pkru;
 mod placement;
 mod preempted_code;
 mod preemption;
-#[path = "../support/accesses.rs"]
-mod accesses;
 mod scale;
 mod signals;
 #[path = "../support/live_steps.rs"]

@@ -1,6 +1,9 @@
 //! Waiting: for a notification, and for a thread's end.
 
-use crate::support::{machine, tell};
+use crate::{
+    emulator::cases_here,
+    support::{machine, tell},
+};
 use fpuswitch::{
     CpuId,
     live::{Spawn, Thread, current, park, yield_now},
@@ -39,7 +42,7 @@ fn a_notification_is_kept_once() {
 
 #[test]
 fn no_wake_up_is_lost_between_cpus() {
-    const ROUNDS: u32 = 20_000;
+    let rounds = cases_here(20_000, 10);
     let machine = machine(2);
     let ball = Arc::new(AtomicU32::new(0));
     let pairs: Vec<_> = (0..2)
@@ -49,7 +52,7 @@ fn no_wake_up_is_lost_between_cpus() {
             let body = move || {
                 park();
                 let other = take.recv().expect("the other");
-                for round in 0..ROUNDS {
+                for round in 0..rounds {
                     while ball.load(SeqCst) != 2 * round + me {
                         park();
                     }
@@ -68,7 +71,7 @@ fn no_wake_up_is_lost_between_cpus() {
     for (thread, _) in pairs {
         thread.join().expect("no panic");
     }
-    assert_eq!(ball.load(SeqCst), 2 * ROUNDS);
+    assert_eq!(ball.load(SeqCst), 2 * rounds);
 }
 
 #[test]
@@ -107,7 +110,7 @@ fn join_leaves_no_notification() {
     let machine = machine(2);
     let thread = machine.build().cpu(CpuId(0)).expect("a CPU").spawn(|| {
         let this = current().expect("itself");
-        for _ in 0..2_000 {
+        for _ in 0..cases_here(2_000, 10) {
             let here = || Spawn::here().expect("a green thread");
             let other = here().cpu(CpuId(1)).expect("a CPU").spawn(|| ()).expect("a thread");
             other.join().expect("no panic");

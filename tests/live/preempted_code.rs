@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "regions that may be preempted, and x87 code in asm")]
 
 use crate::{
+    emulator::cases_here,
     steps::{Pattern, red_zone_after},
     support::{POLICIES, start},
 };
@@ -66,7 +67,7 @@ fn hardware_the_red_zone_is_left_alone() {
 }
 
 /// Adds up on the x87 stack, with all of it in use: 6 constants, a step of `step`, and the sum.
-fn x87_sum(step: f64, turns: u64) -> f64 {
+fn x87_sum(step: f64, turns: u32) -> f64 {
     let mut sum = step;
     // SAFETY: the stack is empty before and behind, and the memory is this function's.
     unsafe {
@@ -76,7 +77,7 @@ fn x87_sum(step: f64, turns: u64) -> f64 {
             "fldz",
             "2:",
             "fadd st(0), st(1)",
-            "dec {turns}",
+            "dec {turns:e}",
             "jnz 2b",
             "fstp qword ptr [{sum}]",
             "fstp st(0)", "fstp st(0)", "fstp st(0)", "fstp st(0)", "fstp st(0)", "fstp st(0)", "fstp st(0)",
@@ -92,6 +93,7 @@ fn x87_sum(step: f64, turns: u64) -> f64 {
 /// Code behind a call has the x87 stack empty, whatever the thread had there that lost the CPU.
 #[test]
 fn hardware_x87_code_is_preempted() {
+    let count = cases_here(400_000, 4);
     for policy in POLICIES {
         let tick = Some(Duration::from_micros(200));
         let machine = start(policy, Config { cpus: 1, tick, ..Config::default() }).expect("a machine");
@@ -101,11 +103,11 @@ fn hardware_x87_code_is_preempted() {
                 assert_eq!(x87_sum(0.5, 10), 5.0);
             }
         };
-        let region = |step: f64| {
+        let region = move |step: f64| {
             for _ in 0..5 {
                 // SAFETY: the region is asm that touches registers and memory of its own.
-                let sum = unsafe { preemptible(|| x87_sum(step, 400_000)) };
-                assert_eq!(sum, step * 400_000.0);
+                let sum = unsafe { preemptible(|| x87_sum(step, count)) };
+                assert_eq!(sum, step * f64::from(count));
             }
         };
         let threads = [

@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "WRPKRU, and regions that may be preempted")]
 
 use crate::{
-    pkeys::{ALL_DENIED, Page, SEGV_PKUERR, denied, missing_in_images, write_denied, wrpkru},
     accesses::{self, Fault, load, store},
+    pkeys::{ALL_DENIED, Page, SEGV_PKUERR, denied, missing_in_images, write_denied, wrpkru},
     support::{POLICIES, said, start, tell},
 };
 use fpuswitch::{
