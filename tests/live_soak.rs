@@ -266,7 +266,8 @@ fn soak_on(machine: Machine, goal: Goal) -> Report {
         }
         std::thread::sleep(Duration::from_micros(500));
         let calls = soak.calls.each_ref().map(|count| count.load(Relaxed));
-        let signals = soak.signals.load(Relaxed);
+        // Those that were heard, and are not counted yet, too.
+        let signals = soak.signals.load(Relaxed) + SIGNALS * threads.len() as u64;
         let is_enough = goal.is_reached(machine.policy(), &machine.counts(), calls, signals);
         let is_late = start.elapsed() > goal.deadline;
         if is_enough || is_late {

@@ -3,6 +3,7 @@
 
 use crate::{
     accesses::{self, Fault, load, store},
+    emulator::cases_here,
     pkeys::{ALL_DENIED, Page, SEGV_PKUERR, denied, missing_in_images, write_denied, wrpkru},
     support::{POLICIES, said, start, tell},
 };
@@ -21,7 +22,11 @@ use std::{
 
 /// Of each machine, and as many pages.
 const THREADS: usize = 4;
-const ROUNDS: u32 = 30;
+/// How often each does all that it does.
+fn rounds() -> u32 {
+    cases_here(30, 6)
+}
+
 /// In each round's region, and every how many of them one is denied.
 const ACCESSES: u32 = 9_000;
 const DENIED_EVERY: u32 = 3_000;
@@ -53,7 +58,7 @@ fn hardware_an_access_with_a_wrong_key_is_a_fault_of_its_thread_alone() {
     assert_eq!(reported, told);
     // Each thread is denied one page as a whole, or two, and one for writes.
     assert_eq!(told.len(), POLICIES.len() * 2 * THREADS * (THREADS - 1));
-    let faults = THREADS as u32 * ROUNDS * (ACCESSES / DENIED_EVERY + DENIED_OUTSIDE);
+    let faults = THREADS as u32 * rounds() * (ACCESSES / DENIED_EVERY + DENIED_OUTSIDE);
     assert_eq!(told.values().sum::<u32>(), POLICIES.len() as u32 * 2 * faults);
     println!("HARDWARE live-wrong-key: ran");
 }
@@ -136,7 +141,7 @@ impl<'a> Thread<'a> {
         let pkru = ALL_DENIED & !denied(own) & !denied(next) | write_denied(next);
         // SAFETY: key 0 is allowed.
         unsafe { wrpkru(pkru) };
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds() {
             self.access_own(yield_now);
             for _ in 0..DENIED_OUTSIDE {
                 self.access_others();
