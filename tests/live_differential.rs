@@ -410,7 +410,7 @@ fn gate_does_what_software_does(gate: Gate) -> Result<(), LiveError> {
     for_live_policies!(policy => {
         drop(live::Machine::start(policy, Config { cpus: 1, gate, ..Config::default() })?);
         let all = Cell::new(Counts::default());
-        let same = cases(cases_here(SCHEDULES, 20)).run(&schedules(host.enabled()), |schedule| {
+        let same = cases(cases_here(SCHEDULES, 40)).run(&schedules(host.enabled()), |schedule| {
             let told = Model::run(policy, soft.clone(), &schedule);
             prop_assert_eq!(&told, &Model::run(policy, host.clone(), &schedule));
             let seen = on_registers(policy, gate, &schedule).expect("threads");

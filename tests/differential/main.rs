@@ -217,7 +217,7 @@ fn hardware_and_software_do_the_same() {
         let takes_mxcsr = Deviation::ReservedMxcsr.is_here();
         let can_spoil = host.layout().has_xsave() || !takes_mxcsr;
         let refused = Cell::new(0);
-        let same = cases(cases_here(SEQUENCES, 100)).run(&sequences, |steps| {
+        let same = cases(cases_here(SEQUENCES, 200)).run(&sequences, |steps| {
             let (mut soft, mut host) = (Side::new(soft.clone()), Side::new(host.clone()));
             for step in steps {
                 if !can_spoil && matches!(step, Step::SpoilImage(_))
