@@ -10,7 +10,7 @@ mod live_policies;
 #[path = "support/live_steps.rs"]
 mod steps;
 
-use emulator::{Deviation, cases_here};
+use emulator::{Deviation, cases_here, report_rare_components};
 use fpuswitch::{
     Component, ComponentSet, CpuId, Value,
     fpu::Policy,
@@ -311,6 +311,7 @@ fn hardware_threads_find_their_registers_behind_every_switch() {
         });
     }
     println!("HARDWARE live-soak: ran");
+    report_rare_components("live-soak", steps::host().enabled().bits());
 }
 
 /// What says with which instruction the test above saves.

@@ -17,7 +17,10 @@ mod frame_changes;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod pkru;
 
-use emulator::{Deviation, LAST_X87_INSTRUCTION, cases_here, keeps_x87_pointers, report_x87_pointers};
+use emulator::{
+    Deviation, LAST_X87_INSTRUCTION, cases_here, keeps_x87_pointers, report_rare_components,
+    report_x87_pointers,
+};
 use fpuswitch::{
     Component, ComponentSet, FrameChange, Pkru, Rfbm, Value,
     check::{programs, values},
@@ -258,6 +261,7 @@ fn hardware_and_software_do_the_same() {
     assert!(!ran.is_empty());
     ran.iter().for_each(|instruction| println!("HARDWARE differential-{instruction}: ran"));
     println!("HARDWARE differential: ran");
+    report_rare_components("differential", host.enabled().bits());
     Deviation::ReservedMxcsr.report("differential-bad-mxcsr");
     report_x87_pointers("differential-x87-pointers");
     if host.enabled().contains(Component::AVX) {

@@ -106,6 +106,19 @@ pub(crate) fn cases_here(cases: u32, times: u32) -> u32 {
     if is_qemu_tcg() { cases / times } else { cases }
 }
 
+/// Prints, for a test of all components, the lines that CI looks for of those that few CPUs have; `enabled` are the bits of
+/// those that this one has.
+pub(crate) fn report_rare_components(test: &str, enabled: u64) {
+    // The first of each: BNDREGS, opmask.
+    for (name, component) in [("MPX", 3), ("AVX-512", 5)] {
+        if enabled >> component & 1 == 1 {
+            println!("HARDWARE {test}-{name}: ran");
+        } else {
+            println!("HARDWARE {test}-{name}: SKIPPED: XCR0 has no component {component}");
+        }
+    }
+}
+
 /// FOP, FIP and FDP: where they are in x87's bytes, and in an area.
 pub(crate) const LAST_X87_INSTRUCTION: core::ops::Range<usize> = 6..24;
 
