@@ -1,6 +1,6 @@
 # Sourced by `record` and by `tests/vm/run`: Debian's cloud kernel, unmodified, in QEMU's software emulation.
 # The kernel is fetched with apt-get and kept in FPUSWITCH_VM_CACHE (by default a folder of ~/.cache), and never installed.
-# Who sources it sets `program`, its name in messages.
+# Who sources it sets `program`, its name in messages, and may set `time_limit_seconds`.
 
 cache=${FPUSWITCH_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fpuswitch-vm}
 
@@ -66,11 +66,11 @@ make_initramfs() {
 
 # emulate MODEL CPUS INITRAMFS OUT OPTION...: boots, and writes what the guest sends over its second serial port to OUT,
 # what it prints to OUT.console, and what QEMU says to OUT.qemu. The guest panics, and so ends, when the emulation hangs,
-# as it rarely does on a busy host: not only at the time limit.
+# as it rarely does on a busy host: not only at `time_limit_seconds`.
 emulate() {
-    local model=$1 cpus=$2 initramfs=$3 out=$4 time_limit_seconds=900
+    local model=$1 cpus=$2 initramfs=$3 out=$4
     shift 4
-    timeout "$time_limit_seconds" qemu-system-x86_64 \
+    timeout "${time_limit_seconds:-900}" qemu-system-x86_64 \
         -accel tcg,thread=multi -cpu "$model" -smp "$cpus" -m 1500 \
         -nodefaults -no-user-config -display none -no-reboot \
         -kernel "$(kernel_image)" -initrd "$initramfs" \

@@ -231,9 +231,12 @@ static bool trace_child(exchange *exchange_registers)
     bool is_well = true;
     int status;
     pid_t child = spawn(compute_until_end);
-    /* On a busy host it may have ended by now. */
-    if (ptrace(PTRACE_SEIZE, child, NULL, NULL) != 0)
-        return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (ptrace(PTRACE_SEIZE, child, NULL, NULL) != 0) {
+        /* On a busy host it may have ended by now. */
+        if (waitpid(child, &status, WNOHANG) != child)
+            give_up("PTRACE_SEIZE");
+        return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    }
     for (;;) {
         usleep(PAUSE_US);
         ptrace(PTRACE_INTERRUPT, child, NULL, NULL);

@@ -11,14 +11,14 @@ use fpuswitch::{
 };
 use proptest::prelude::*;
 use support::{
-    Broken, Checked, STEPS, Stopped, Wrong, any_event, cases_here, choices, is_taken,
+    Broken, Checked, STEPS, Stopped, Wrong, any_event, cases, choices, is_taken,
     policies::{answers, builtins},
     random_on,
     register_files::on_every_register_file,
 };
 
 proptest! {
-    #![proptest_config(cases_here(128, 32))]
+    #![proptest_config(cases(128))]
 
     /// And every invariant holds on each, with what programs see.
     #[test]
@@ -61,7 +61,7 @@ fn compare_with_abstract<R: UserFrames + Clone>(
         for choice in choices(*raw) {
             let event = any_event(&first.machine, choice);
             let is_missing = component(event).is_some_and(|component| !both.contains(component));
-            if is_missing || is_taken(event) || !wanted(event) {
+            if is_missing || is_taken::<R>(event) || !wanted(event) {
                 continue;
             }
             let (expected, found) = (result(&mut first, event)?, result(&mut other, event)?);

@@ -21,7 +21,7 @@ fn hardware_the_cpu_is_the_one_described() {
     let (_, text) = CPUS.iter().find(|(known, _)| *known == name).expect("a file of cpus/");
     let described = Layout::from_cpuid(&text.parse::<CpuidDump>().expect("a description"));
     let cpu = HostCpu::new().expect("an x86-64 Linux host");
-    // The files do not keep the leaf that MXCSR's bits follow from.
+    // MXCSR_MASK is not from CPUID: the image of an FXSAVE has it.
     let [described, found] = [described, Layout::from_cpuid(&cpu)]
         .map(|layout| layout.expect("no contradiction").with_mxcsr_mask(u32::MAX));
     assert_eq!(found, described, "{name}");

@@ -1,9 +1,6 @@
 //! Waiting: for a notification, and for a thread's end.
 
-use crate::{
-    emulator::cases_here,
-    support::{machine, tell},
-};
+use crate::support::{machine, tell};
 use fpuswitch::{
     CpuId,
     live::{Spawn, Thread, current, park, yield_now},
@@ -42,7 +39,7 @@ fn a_notification_is_kept_once() {
 
 #[test]
 fn no_wake_up_is_lost_between_cpus() {
-    let rounds = cases_here(20_000, 10);
+    const ROUNDS: u32 = 20_000;
     let machine = machine(2);
     let ball = Arc::new(AtomicU32::new(0));
     let pairs: Vec<_> = (0..2)
@@ -52,7 +49,7 @@ fn no_wake_up_is_lost_between_cpus() {
             let body = move || {
                 park();
                 let other = take.recv().expect("the other");
-                for round in 0..rounds {
+                for round in 0..ROUNDS {
                     while ball.load(SeqCst) != 2 * round + me {
                         park();
                     }
@@ -71,7 +68,7 @@ fn no_wake_up_is_lost_between_cpus() {
     for (thread, _) in pairs {
         thread.join().expect("no panic");
     }
-    assert_eq!(ball.load(SeqCst), 2 * rounds);
+    assert_eq!(ball.load(SeqCst), 2 * ROUNDS);
 }
 
 #[test]
@@ -110,7 +107,7 @@ fn join_leaves_no_notification() {
     let machine = machine(2);
     let thread = machine.build().cpu(CpuId(0)).expect("a CPU").spawn(|| {
         let this = current().expect("itself");
-        for _ in 0..cases_here(2_000, 10) {
+        for _ in 0..2_000 {
             let here = || Spawn::here().expect("a green thread");
             let other = here().cpu(CpuId(1)).expect("a CPU").spawn(|| ()).expect("a thread");
             other.join().expect("no panic");

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "accesses that fault, and a signal handler")]
 
+use crate::pkeys::Page;
 use std::{arch::naked_asm, mem, ptr};
 
 /// What the system says of a fault.
@@ -17,35 +18,43 @@ pub(crate) struct Fault {
 /// What a probe returns that has faulted; the others return a word.
 const FAULTED: u64 = u64::MAX;
 
-/// Reads a word. [`install`] comes first.
+/// Reads a page's first word. Without [`install`] before, a fault ends the process.
 ///
 /// # Errors
 /// The fault.
-pub(crate) fn load(address: *const u32) -> Result<u32, Fault> {
+pub(crate) fn load(page: &Page) -> Result<u32, Fault> {
     let mut fault = Fault::default();
-    let word = loads(address, 0, &mut fault);
+    // SAFETY: the page is there for as long as it is borrowed, and is accessed by instructions alone, not by references.
+    let word = unsafe { loads(page.words(), 0, &mut fault) };
     if word == FAULTED { Err(fault) } else { Ok(word as u32) }
 }
 
-/// Writes a word. [`install`] comes first.
+/// Writes a page's first word, likewise.
 ///
 /// # Errors
 /// The fault.
-pub(crate) fn store(address: *mut u32, word: u32) -> Result<(), Fault> {
+pub(crate) fn store(page: &Page, word: u32) -> Result<(), Fault> {
     let mut fault = Fault::default();
-    if stores(address, word, &mut fault) == FAULTED { Err(fault) } else { Ok(()) }
+    // SAFETY: as for `load`.
+    if unsafe { stores(page.words(), word, &mut fault) } == FAULTED { Err(fault) } else { Ok(()) }
 }
 
 /// RDI = address, RDX = the fault's place; EAX = the word. The first instruction is the access, and behind it the handler can
 /// return to the caller.
+///
+/// # Safety
+/// The word may be read, or the access faults.
 #[unsafe(naked)]
-extern "sysv64" fn loads(address: *const u32, _: u32, fault: *mut Fault) -> u64 {
+unsafe extern "sysv64" fn loads(address: *const u32, _: u32, fault: *mut Fault) -> u64 {
     naked_asm!("mov eax, [rdi]", "ret")
 }
 
 /// The same, and ESI = the word that is written.
+///
+/// # Safety
+/// The word may be written, or the access faults.
 #[unsafe(naked)]
-extern "sysv64" fn stores(address: *mut u32, word: u32, fault: *mut Fault) -> u64 {
+unsafe extern "sysv64" fn stores(address: *mut u32, word: u32, fault: *mut Fault) -> u64 {
     naked_asm!("mov [rdi], esi", "xor eax, eax", "ret")
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(unsafe_code, reason = "RDPKRU and WRPKRU, and the system calls of protection keys")]
 
+use fpuswitch::{registers::HostCpu, xstate::CpuidReader};
 use std::{
     arch::{asm, x86_64::__cpuid_count},
     io, ptr,
@@ -22,17 +23,9 @@ pub(crate) fn missing() -> Option<&'static str> {
 /// default, and what the thread had comes back with the frame. QEMU makes CPUs that have keys without XSAVE; newer kernels do
 /// without keys there (86049b4cf7a4).
 pub(crate) fn missing_in_images() -> Option<&'static str> {
-    let has_xgetbv = __cpuid_count(1, 0).ecx >> 27 & 1 == 1;
-    let is_in_xcr0 = || {
-        let (low, _high): (u32, u32);
-        // SAFETY: CPUID.1:ECX.OSXSAVE is set, and ECX = 0 is XCR0 (Intel SDM volume 2, "XGETBV").
-        unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _high, options(nomem, nostack)) };
-        low >> 9 & 1 == 1
-    };
-    let is_lost = || {
-        (!(has_xgetbv && is_in_xcr0()))
-            .then_some("PKRU is not in XCR0, so that neither images nor signal frames have it")
-    };
+    let is_in_xcr0 = || HostCpu::new().is_ok_and(|cpu| cpu.xcr0() >> 9 & 1 == 1);
+    let is_lost =
+        || (!is_in_xcr0()).then_some("PKRU is not in XCR0, so that neither images nor signal frames have it");
     missing().or_else(is_lost)
 }
 

@@ -166,6 +166,7 @@ fn survives(load: fn(&Area), area: &Area) -> bool {
         // SAFETY: ends the process.
         unsafe { libc::_exit(0) };
     }
+    assert!(child > 0, "{}", io::Error::last_os_error());
     let mut status = 0;
     // SAFETY: a status is written.
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };

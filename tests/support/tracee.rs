@@ -101,8 +101,11 @@ impl Tracee {
     pub(crate) fn finish(self) -> io::Result<libc::c_int> {
         self.resume()?;
         let status = self.wait()?;
+        if !libc::WIFEXITED(status) {
+            return Err(io::Error::other(format!("the child's status is {status:#x}")));
+        }
         mem::forget(self);
-        Ok(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 })
+        Ok(libc::WEXITSTATUS(status))
     }
 }
 

@@ -41,16 +41,17 @@ const BYSTANDERS: u32 = 0x5555_5550;
 
 /// A child that has `pkru`. Wherever it stops, RAX is what it has found in PKRU since it went on.
 fn child_with(pkru: u32) -> io::Result<Tracee> {
-    // SAFETY: the program calls nothing.
-    unsafe {
-        Tracee::stopped(|| {
-            wrpkru(pkru);
-            for _ in 0..2 {
-                asm!("rdpkru", "int3", in("ecx") 0, out("eax") _, out("edx") _);
-            }
-            0
-        })
-    }
+    let program = || {
+        // SAFETY: key 0, which all of the child's memory has, is allowed in all of `VALUES`.
+        unsafe { wrpkru(pkru) };
+        for _ in 0..2 {
+            // SAFETY: the CPU has RDPKRU, and INT3 stops the child for its parent, which changes PKRU alone.
+            unsafe { asm!("rdpkru", "int3", in("ecx") 0, out("eax") _, out("edx") _) };
+        }
+        0
+    };
+    // SAFETY: the program calls nothing of the system's.
+    unsafe { Tracee::stopped(program) }
 }
 
 /// What a debugger reads before it writes and behind, and what the program has when it goes on.

@@ -41,6 +41,7 @@ fn status_of_process(stack: &Page) -> Result<libc::c_int, libc::c_int> {
     unsafe {
         match libc::fork() {
             0 => libc::_exit(take_signal_on(stack)),
+            -1 => panic!("{}", std::io::Error::last_os_error()),
             child => assert_eq!(libc::waitpid(child, &raw mut status, 0), child),
         }
     }
