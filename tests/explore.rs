@@ -40,7 +40,7 @@ fn scopes() -> Vec<Scope> {
 }
 
 /// More states than that take minutes.
-const MANY: usize = 1_500_000;
+const MANY: usize = 1_000_000;
 
 /// Explores those scopes under all policies that `wanted` names by their documented count, and compares.
 fn compare(wanted: impl Fn(usize) -> bool) {
