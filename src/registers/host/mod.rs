@@ -252,6 +252,7 @@ impl RegisterFile for HostRegs {
             return Err(Unsupported("XGETBV(1)"));
         }
         let in_use = self.parked.in_use().map_err(|_| Unsupported("XGETBV(1)"))?;
+        // PKRU is not among the parked registers: it is in use where it is not initial (0).
         let in_use = if self.pkru == Pkru(0) { in_use } else { in_use.with(Component::PKRU) };
         Ok(in_use & self.layout.enabled())
     }
