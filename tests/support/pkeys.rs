@@ -31,7 +31,7 @@ pub(crate) fn missing_in_images() -> Option<&'static str> {
 
 pub(crate) fn rdpkru() -> u32 {
     let pkru;
-    // SAFETY: only called where the CPU has it.
+    // SAFETY: only called where `missing` is none; elsewhere #UD ends the process. `nostack`: nothing is pushed.
     unsafe { asm!("rdpkru", in("ecx") 0, out("eax") pkru, out("edx") _, options(nostack)) };
     pkru
 }
@@ -39,7 +39,7 @@ pub(crate) fn rdpkru() -> u32 {
 /// # Safety
 /// Key 0 stays allowed, and nothing that is accessed has another that is not.
 pub(crate) unsafe fn wrpkru(pkru: u32) {
-    // SAFETY: by the caller.
+    // SAFETY: by the caller. `nostack`: nothing is pushed. Not `nomem`, so that no access to memory is moved over it.
     unsafe { asm!("wrpkru", in("eax") pkru, in("ecx") 0, in("edx") 0, options(nostack)) };
 }
 
